@@ -1,0 +1,279 @@
+"""Ground floor: the small functions of the model, each beside its derivative.
+
+Equation numbers refer to ``minibrillm/MODEL.md``. Row vectors throughout: a signal is a row
+``a`` of width ``d`` and an edge acts as ``a @ W``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from scipy.special import ndtr
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from minibrillm.config import ModelConfig
+
+Array = np.ndarray
+
+
+# --------------------------------------------------------------------------- activation, energy
+
+
+def gelu(h: Array) -> Array:
+    """Exact Gaussian error linear unit, h Φ(h) (MODEL.md, eq. 4).
+
+    Parameters
+    ----------
+    h : array, any shape
+        Pre-activations.
+
+    Returns
+    -------
+    array, the shape and dtype of ``h``
+    """
+    return h * ndtr(h)
+
+
+def gelu_derivative(h: Array) -> Array:
+    """Derivative of `gelu`, Φ(h) + h φ(h) (MODEL.md, eq. 12), elementwise."""
+    return ndtr(h) + h * np.exp(-0.5 * h * h) * h.dtype.type(1 / np.sqrt(2 * np.pi))
+
+
+def energy(y: Array) -> Array:
+    """Energy of a signal: its L2 norm over the last axis, (..., d) -> (...) (MODEL.md, eq. 5)."""
+    return np.sqrt(np.einsum("...d,...d->...", y, y))
+
+
+def energy_backward(d_energy: Array, y: Array, y_energy: Array) -> Array:
+    """Gradient of `energy`: d_energy y / ‖y‖, and 0 where the energy is 0 (MODEL.md, eq. 11).
+
+    Parameters
+    ----------
+    d_energy, y_energy : array (...)
+    y : array (..., d)
+
+    Returns
+    -------
+    array (..., d)
+    """
+    scale = np.divide(d_energy, y_energy, out=np.zeros_like(y_energy), where=y_energy > 0)
+    return scale[..., None] * y
+
+
+def logsumexp(logits: Array) -> Array:
+    """log Σ exp over the last axis, stable for any finite logits, (..., K) -> (...)."""
+    top = logits.max(axis=-1, keepdims=True)
+    top = np.where(np.isfinite(top), top, 0)
+    with np.errstate(divide="ignore"):  # log 0 = -inf is what an empty class means
+        return np.log(np.exp(logits - top).sum(axis=-1)) + top[..., 0]
+
+
+def sigmoid(x: Array) -> Array:
+    """Logistic function 1 / (1 + e^-x), elementwise; its derivative is σ(x) (1 - σ(x))."""
+    return 0.5 * (1 + np.tanh(0.5 * x))
+
+
+# ---------------------------------------------------------------------------- position encodings
+
+
+def position_encoding(kind: str, first: int, n: int, d_node: int) -> Array:
+    """Position encodings P_first … P_{first+n-1} (MODEL.md, section "Positions").
+
+    Parameters
+    ----------
+    kind : "none", "sinusoidal" or "released"
+        ``released`` has exponent +2k/d where the standard one has -2k/d: a slip in the released
+        code which its trained weights depend on.
+    first, n : int
+        First position and how many.
+    d_node : int
+        Width d.
+
+    Returns
+    -------
+    float64 array (n, d): sine in even columns, cosine in odd ones; zeros for ``none``.
+    """
+    encoding = np.zeros((n, d_node))
+    if kind == "none":
+        return encoding
+    sign = {"sinusoidal": -1.0, "released": 1.0}[kind]
+    even = np.arange(0, d_node, 2)
+    angle = np.arange(first, first + n)[:, None] * 10000.0 ** (sign * even / d_node)
+    encoding[:, 0::2] = np.sin(angle)
+    encoding[:, 1::2] = np.cos(angle)[:, : d_node // 2]
+    return encoding
+
+
+# ---------------------------------------------------------------------------------------- memory
+
+
+class State(NamedTuple):
+    """The memory of B streams standing at a node, before the next edge: O(d) however long the past.
+
+    ``accumulator`` and ``normaliser`` are divided by exp(``log_scale``), so that neither can
+    overflow; ``incoming`` is their quotient, the a_i that the next edge receives.
+    """
+
+    node: Array  # (B,) the node each stream stands at
+    incoming: Array  # (B, d) a_i
+    accumulator: Array  # (B, d) acc_i
+    normaliser: Array  # (d,) z_i
+    log_scale: float  # running maximum of α (variant "position"), else 0
+    position: int  # i, the number of edges crossed
+
+
+class Schedule(NamedTuple):
+    """How the memory moves over n edges; it depends on parameters, not on signals (eq. 7)."""
+
+    keep: Array  # (n, d) λ, times the change of scale
+    gain: Array  # (n,) g_j
+    normaliser: Array  # (n + 1, d) z_i … z_{i+n}
+    log_scale: float  # after the last edge
+
+
+class Path(NamedTuple):
+    """What `path_forward` leaves for `compete` and `path_backward`: B sequences, n edges each."""
+
+    incoming: Array  # (B, n, d) a_i, what arrives at each source
+    signal: Array  # (B, n, d) s_i, what leaves each edge of the path
+    pre_activation: Array  # (B, n, d) h_i of those edges
+    start: Array  # (B, d) pre-activation of r_0
+    schedule: Schedule
+    first: int  # position of the first edge; 0 unless a state was carried on
+    final: State  # at the last token
+
+
+class Competition(NamedTuple):
+    """What `compete` found: losses in nats and, if asked for, gradients of their mean."""
+
+    nll: Array  # (B, n) −log p(x_{i+1})
+    d_incoming: Array  # (B, n, d), empty without gradients
+    gradients: dict[str, Array]  # by parameter name, empty without gradients
+
+
+def start_state(
+    parameters: Mapping[str, Array], config: ModelConfig, nodes: Array
+) -> tuple[State, Array]:
+    """The memory of streams that begin at ``nodes`` (B,), and the pre-activation of r_0 (eq. 1-2)."""
+    d = config.d_node
+    dtype = next(iter(parameters.values())).dtype
+    if config.start == "ones":
+        h = np.zeros((len(nodes), d), dtype)
+        r = np.ones((len(nodes), d), dtype)
+    else:
+        p = position_encoding(config.positions, 0, 1, d).astype(dtype)
+        h = dtype.type(1 / d) + parameters["node_bias"][nodes] + p  # (B, d)
+        r = gelu(h)
+    if config.memory == "leaky":  # r_0 belongs to the memory
+        return State(nodes, r, r, np.ones(d, dtype), 0.0, 0), h
+    return State(nodes, r, np.zeros_like(r), np.zeros(d, dtype), -np.inf, 0), h
+
+
+def memory_schedule(
+    config: ModelConfig,
+    parameters: Mapping[str, Array],
+    n: int,
+    first: int,
+    normaliser: Array,
+    log_scale: float,
+) -> Schedule:
+    """Unroll acc_{i+1} = keep_i ⊙ acc_i + gain_i s_i for the three kinds of memory (eq. 7).
+
+    ``chain``: λ = 0, g = 1, so a_i = s_{i-1}. ``leaky``: λ = sigmoid(ρ), g = 1.
+    ``position``: λ = 1, g_j = exp(α_j), kept below 1 by a running maximum of α.
+
+    Parameters
+    ----------
+    n, first : int
+        Number of edges, and position of the first.
+    normaliser : array (d,)
+        z at the first edge.
+    log_scale : float
+        Logarithm of what accumulator and normaliser were divided by; -inf when both are 0.
+    """
+    dtype, d = normaliser.dtype, normaliser.shape[0]
+    keep = np.zeros((n, d), dtype)
+    gain = np.ones(n, dtype)
+    if config.memory == "leaky":
+        keep[:] = sigmoid(parameters["decay_logit"])
+    elif config.memory == "position":
+        alpha = parameters["position_logits"][first : first + n].astype(np.float64)
+        top = np.maximum.accumulate(np.concatenate([[log_scale], alpha]))
+        with np.errstate(invalid="ignore"):  # nothing remembered yet: -inf - -inf, weight 0
+            keep[:] = np.nan_to_num(np.exp(top[:-1] - top[1:]))[:, None]
+        gain[:] = np.exp(alpha - top[1:])
+        log_scale = float(top[-1])
+    z = np.empty((n + 1, d), dtype)
+    z[0] = normaliser
+    for i in range(n):
+        z[i + 1] = keep[i] * z[i] + gain[i]
+    return Schedule(keep, gain, z, log_scale)
+
+
+def memory_schedule_backward(
+    config: ModelConfig,
+    parameters: Mapping[str, Array],
+    schedule: Schedule,
+    first: int,
+    da_dot_a: Array,
+    d_keep: Array,
+    d_gain: Array,
+) -> dict[str, Array]:
+    """Gradients of λ or α from those of the unrolled schedule (eq. 17-19).
+
+    Parameters
+    ----------
+    da_dot_a : array (n, d)
+        Σ over sequences of da_i ⊙ a_i.
+    d_keep : array (d,)
+        Σ over sequences and edges of dacc_{i+1} ⊙ acc_i.
+    d_gain : array (n,)
+        Σ over sequences of ⟨dacc_{i+1}, s_i⟩.
+
+    Returns
+    -------
+    dict with ``decay_logit`` (d,), or ``position_logits`` (T_max,), or nothing
+    """
+    n = len(schedule.gain)
+    z, keep = schedule.normaliser, schedule.keep
+    d_keep, d_gain = d_keep.copy(), d_gain.copy()
+    dz = np.zeros_like(z[0])  # dz_{i+1}
+    for i in reversed(range(n)):
+        d_keep += dz * z[i]
+        d_gain[i] += dz.sum()
+        if i > 0:
+            dz = keep[i] * dz - da_dot_a[i] / z[i]
+    if config.memory == "leaky":
+        decay = keep[0]
+        return {"decay_logit": d_keep * decay * (1 - decay)}
+    if config.memory == "position":
+        d_alpha = np.zeros_like(parameters["position_logits"])
+        d_alpha[first : first + n] = d_gain * schedule.gain
+        return {"position_logits": d_alpha}
+    return {}
+
+
+# -------------------------------------------------------------------------------------- grouping
+
+
+class Groups(NamedTuple):
+    """Places with equal labels, side by side: group k is ``order[start[k]:start[k + 1]]``."""
+
+    label: Array  # (G,) the distinct labels, ascending
+    start: Array  # (G + 1,)
+    order: Array  # (N,) indices into the flat labels; equal labels keep their order
+
+
+def group_by(labels: Array) -> Groups:
+    """Group the flat positions of ``labels`` (any shape, integers) by value; order is stable."""
+    flat = labels.ravel()
+    # A radix sort serves 16-bit integers: several times faster, the same result.
+    small = flat.size > 0 and flat.min() >= 0 and flat.max() < 2**16
+    order = np.argsort(flat.astype(np.uint16) if small else flat, kind="stable")
+    ordered = flat[order]
+    start = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+    label = ordered[start]
+    return Groups(label, np.append(start, flat.size), order)

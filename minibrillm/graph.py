@@ -1,0 +1,219 @@
+"""TokenGraph: the nodes, the private edges grouped by source, and the Hebbian prior."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from minibrillm.errors import UserError
+from minibrillm.functional import logsumexp
+from minibrillm.ngram import BigramPrior
+
+if TYPE_CHECKING:
+    import networkx
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class TokenGraph:
+    """A directed graph whose nodes are tokens and whose edges are the bigrams of a text.
+
+    Private edges are stored by source (compressed sparse rows): those of node u have the
+    indices ``indptr[u]:indptr[u + 1]``, with ascending ``targets``.
+
+    Parameters
+    ----------
+    n_nodes : int
+        V.
+    indptr : int64 array (V + 1,)
+    targets : int64 array (E,)
+        Target of each private edge.
+    counts : int64 array (E,)
+        How often its bigram was seen.
+    node_counts : int64 array (V,)
+        How often each token was seen: the unigram.
+    prior : BigramPrior or None
+        π(v|u), or None for π = 0.
+    """
+
+    n_nodes: int
+    indptr: Array
+    targets: Array
+    counts: Array
+    node_counts: Array
+    prior: BigramPrior | None
+
+    @classmethod
+    def from_ids(
+        cls,
+        ids: Array | Sequence[Array],
+        n_nodes: int,
+        *,
+        min_count: int = 1,
+        prior: bool = True,
+    ) -> TokenGraph:
+        """Build from a stream of token ids, or from a list of documents (bigrams stay inside).
+
+        Parameters
+        ----------
+        ids : integer array (N,), or a list of them
+        n_nodes : int
+            V; every id lies in 0 … V-1.
+        min_count : int
+            A bigram seen less often gets no private edge.
+        prior : bool
+            Fit the Hebbian prior.
+
+        Raises
+        ------
+        UserError
+            No bigram at all, or an id outside 0 … V-1.
+        """
+        documents = [ids] if isinstance(ids, np.ndarray) else list(ids)
+        documents = [np.asarray(d, dtype=np.int64) for d in documents]
+        stream = np.concatenate(documents) if documents else np.empty(0, np.int64)
+        if not any(len(d) > 1 for d in documents):
+            raise UserError(f"a graph needs at least one bigram; got {stream.size} token(s)")
+        if stream.min() < 0 or stream.max() >= n_nodes:
+            raise UserError(
+                f"token ids must lie in 0 … {n_nodes - 1}; got {stream.min()} … {stream.max()}"
+            )
+        keys = np.concatenate([d[:-1] * n_nodes + d[1:] for d in documents])
+        keys, counts = np.unique(keys, return_counts=True)
+        kept = counts >= min_count
+        keys, counts = keys[kept], counts[kept]
+        return cls(
+            n_nodes=n_nodes,
+            indptr=np.searchsorted(keys, np.arange(n_nodes + 1) * n_nodes),
+            targets=keys % n_nodes,
+            counts=counts,
+            node_counts=np.bincount(stream, minlength=n_nodes),
+            prior=BigramPrior.fit(documents, n_nodes) if prior else None,
+        )
+
+    @property
+    def n_edges(self) -> int:
+        """E, the number of private edges."""
+        return len(self.targets)
+
+    @cached_property
+    def sources(self) -> Array:
+        """Source of each private edge, (E,)."""
+        return np.repeat(np.arange(self.n_nodes), np.diff(self.indptr))
+
+    @cached_property
+    def _keys(self) -> Array:
+        return self.sources * self.n_nodes + self.targets
+
+    def edge(self, sources: Array, targets: Array) -> Array:
+        """Index of the private edge u→v of every pair, -1 where it has none (or v is negative).
+
+        Parameters
+        ----------
+        sources, targets : integer arrays of one shape
+
+        Returns
+        -------
+        int64 array of that shape
+        """
+        wanted = np.asarray(sources, np.int64) * self.n_nodes + targets
+        if self.n_edges == 0:
+            return np.full(wanted.shape, -1)
+        index = np.minimum(np.searchsorted(self._keys, wanted), self.n_edges - 1)
+        found = (self._keys[index] == wanted) & (np.asarray(targets) >= 0)
+        return np.where(found, index, -1)
+
+    @cached_property
+    def log_unseen_weight(self) -> Array:
+        """What the class of targets without a private edge weighs in each softmax, (V,).
+
+        log(V − outdegree(u)) without a prior, log P_KN(no private edge | u) with one; -inf where
+        the class is empty (MODEL.md, eq. 9).
+        """
+        out = np.empty(self.n_nodes)
+        if self.prior is None:
+            with np.errstate(divide="ignore"):
+                return np.log(self.n_nodes - self.out_degree)
+        for u in range(self.n_nodes):
+            row = self.prior.row(u)
+            row[self.targets[self.indptr[u] : self.indptr[u + 1]]] = -np.inf
+            out[u] = logsumexp(row)
+        return out
+
+    @property
+    def out_degree(self) -> Array:
+        """Private edges that leave each node, (V,)."""
+        return np.diff(self.indptr)
+
+    @cached_property
+    def in_degree(self) -> Array:
+        """Private edges that reach each node, (V,)."""
+        return np.bincount(self.targets, minlength=self.n_nodes)
+
+    def statistics(self) -> dict[str, float]:
+        """Size and degrees; ``density`` is E / V², ``coverage`` the share of bigram tokens that
+        cross a private edge, ``out_degree_met`` the mean out-degree met while reading the text."""
+        degree = self.out_degree
+        bigrams = max(int(self.node_counts.sum()) - 1, 1)
+        return {
+            "nodes": self.n_nodes,
+            "edges": self.n_edges,
+            "density": self.n_edges / self.n_nodes**2,
+            "mean_out_degree": float(degree.mean()),
+            "max_out_degree": int(degree.max()),
+            "max_in_degree": int(self.in_degree.max()),
+            "sinks": int((degree == 0).sum()),
+            "coverage": float(self.counts.sum() / bigrams),
+            "out_degree_met": float(degree @ self.node_counts / max(self.node_counts.sum(), 1)),
+        }
+
+    def to_networkx(self, labels: Sequence[str] | None = None) -> networkx.DiGraph:
+        """The private edges as a ``networkx.DiGraph``: node attributes ``count`` (and ``label``),
+        edge attribute ``count``."""
+        import networkx
+
+        graph = networkx.DiGraph()
+        for node in range(self.n_nodes):
+            extra = {} if labels is None else {"label": labels[node]}
+            graph.add_node(node, count=int(self.node_counts[node]), **extra)
+        rows = zip(self.sources.tolist(), self.targets.tolist(), self.counts.tolist(), strict=True)
+        graph.add_edges_from((u, v, {"count": c}) for u, v, c in rows)
+        return graph
+
+    def to_arrays(self) -> dict[str, Array]:
+        """Every array by name, for a checkpoint; `from_arrays` takes them back."""
+        arrays = {
+            "graph.indptr": self.indptr,
+            "graph.targets": self.targets,
+            "graph.counts": self.counts,
+            "graph.node_counts": self.node_counts,
+        }
+        if self.prior is not None:
+            for name in _PRIOR_ARRAYS:
+                arrays[f"prior.{name}"] = getattr(self.prior, name)
+        return arrays
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, Array]) -> TokenGraph:
+        """Rebuild from `to_arrays`; a missing or inconsistent array is a `UserError`."""
+        try:
+            indptr, targets, counts, node_counts = (
+                arrays[f"graph.{name}"] for name in ("indptr", "targets", "counts", "node_counts")
+            )
+            prior = None
+            if "prior.indptr" in arrays:
+                prior = BigramPrior(**{name: arrays[f"prior.{name}"] for name in _PRIOR_ARRAYS})
+        except KeyError as error:
+            raise UserError(f"the graph lacks the array {error}") from None
+        n_nodes = len(node_counts)
+        if len(indptr) != n_nodes + 1 or indptr[-1] != len(targets) or len(targets) != len(counts):
+            raise UserError("the arrays of the graph do not fit each other; is the file damaged?")
+        return cls(n_nodes, indptr, targets, counts, node_counts, prior)
+
+
+_PRIOR_ARRAYS = ("indptr", "targets", "log_probability", "log_backoff", "log_unigram")

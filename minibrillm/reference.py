@@ -1,0 +1,393 @@
+"""THE TEXTBOOK: the model forward and backward in plain NumPy, gradients by hand.
+
+Three functions, to be read with ``minibrillm/MODEL.md`` beside them:
+
+    path_forward    the signals along the tokens as they are          eq. 1-7
+    compete         all neighbours of every node answer; loss         eq. 4-6, 8-10 and back, 11-13
+    path_backward   gradients back along the path                     eq. 14-19
+
+`minibrillm.kernels` has the same functions, same arguments, compiled. Shapes: B sequences of
+n + 1 tokens cross n edges; d is the width of a node; K columns compete at one source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from minibrillm.functional import (
+    Competition,
+    Groups,
+    Path,
+    State,
+    energy,
+    energy_backward,
+    gelu,
+    gelu_derivative,
+    group_by,
+    logsumexp,
+    memory_schedule,
+    memory_schedule_backward,
+    position_encoding,
+    start_state,
+)
+
+if TYPE_CHECKING:
+    from minibrillm.config import ModelConfig
+    from minibrillm.graph import TokenGraph
+
+Array = np.ndarray
+Parameters = Mapping[str, Array]
+
+
+# --------------------------------------------------------------------------------- what an edge is
+
+
+def edges_between(
+    parameters: Parameters, graph: TokenGraph, config: ModelConfig, u: Array, v: Array
+) -> tuple[Array, Array]:
+    """Weight and bias of the edges u→v, pair by pair: (N,), (N,) -> (N, d, d), (N, d) (eq. 3)."""
+    index = graph.edge(u, v)  # (N,), -1: never seen
+    if config.edges == "shared":
+        slot = index + 1  # slot 0 is the shared edge
+        return parameters["edge_weight"][slot], parameters["edge_bias"][slot]
+    seen = index >= 0
+    edge = []
+    for kind in ("weight", "bias"):
+        total = parameters[f"axon_{kind}"][u] + parameters[f"dendrite_{kind}"][v]
+        total[seen] += parameters[f"synapse_{kind}"][index[seen]]
+        edge.append(total)
+    return edge[0], edge[1]
+
+
+def out_edges(
+    parameters: Parameters, graph: TokenGraph, config: ModelConfig, u: int
+) -> tuple[Array, Array, Array]:
+    """The columns that compete at node u: targets (K,), weights (K, d, d), biases (K, d).
+
+    ``shared``: the private edges of u and, last, the class of all other nodes, which share one
+    edge (its target reads -1). ``three_part``: all V nodes.
+    """
+    if config.edges == "shared":
+        low, high = graph.indptr[u], graph.indptr[u + 1]
+        targets = np.append(graph.targets[low:high], -1)
+        slots = np.append(np.arange(low, high) + 1, 0)
+        return targets, parameters["edge_weight"][slots], parameters["edge_bias"][slots]
+    targets = np.arange(graph.n_nodes)
+    weight, bias = edges_between(parameters, graph, config, np.full_like(targets, u), targets)
+    return targets, weight, bias
+
+
+def column_of(graph: TokenGraph, config: ModelConfig, u: int, v: Array) -> Array:
+    """Column at node u in which each target of ``v`` (any shape) competes."""
+    if config.edges == "three_part":
+        return v
+    index = graph.edge(np.full_like(v, u), v)
+    return np.where(index >= 0, index - graph.indptr[u], graph.out_degree[u])
+
+
+def column_weights(graph: TokenGraph, config: ModelConfig, u: int) -> Array:
+    """What each column at u weighs in the full softmax: π, and the class's log mass, (K,) (eq. 9)."""
+    everyone = np.zeros(graph.n_nodes) if graph.prior is None else graph.prior.row(u)
+    if config.edges == "three_part":
+        return everyone
+    targets = graph.targets[graph.indptr[u] : graph.indptr[u + 1]]
+    return np.append(everyone[targets], graph.log_unseen_weight[u])
+
+
+def add_edge_gradient(
+    gradients: dict[str, Array],
+    graph: TokenGraph,
+    config: ModelConfig,
+    u: Array,
+    v: Array,
+    d_weight: Array,
+    d_bias: Array,
+) -> None:
+    """Add gradients of the edges u→v to those of their parts; v = -1 is the shared edge (eq. 13).
+
+    The counterpart of `edges_between`: (N,), (N,), (N, d, d), (N, d).
+    """
+    index = graph.edge(u, v)
+    for kind, gradient in (("weight", d_weight), ("bias", d_bias)):
+        if config.edges == "shared":
+            np.add.at(gradients[f"edge_{kind}"], index + 1, gradient)
+        else:
+            seen = index >= 0
+            np.add.at(gradients[f"axon_{kind}"], u, gradient)
+            np.add.at(gradients[f"dendrite_{kind}"], v, gradient)
+            np.add.at(gradients[f"synapse_{kind}"], index[seen], gradient[seen])
+
+
+# --------------------------------------------------------------------------------------- path pass
+
+
+def path_forward(
+    parameters: Parameters,
+    graph: TokenGraph,
+    config: ModelConfig,
+    tokens: Array,
+    state: State | None = None,
+) -> Path:
+    """Send the signal along the edges of the path x_0 → x_1 → … → x_n (eq. 1-7).
+
+    Parameters
+    ----------
+    tokens : integer array (B, n + 1)
+    state : State, optional
+        Memory of the streams at ``tokens[:, 0]``; without it they begin there.
+
+    Returns
+    -------
+    Path
+    """
+    n_streams, n = tokens.shape[0], tokens.shape[1] - 1
+    d = config.d_node
+    fresh, start = start_state(parameters, config, tokens[:, 0])
+    state = fresh if state is None else state
+    dtype = state.incoming.dtype
+    schedule = memory_schedule(
+        config, parameters, n, state.position, state.normaliser, state.log_scale
+    )
+    encoding = position_encoding(
+        config.positions, state.position + config.first_position, n, d
+    ).astype(dtype)
+
+    incoming = np.empty((n_streams, n, d), dtype)
+    signal, pre_activation = np.empty_like(incoming), np.empty_like(incoming)
+    a, acc = state.incoming, state.accumulator  # (B, d)
+    for i in range(n):
+        weight, bias = edges_between(parameters, graph, config, tokens[:, i], tokens[:, i + 1])
+        h = np.einsum("bi,bio->bo", a, weight) + bias + encoding[i]  # (B, d)
+        s = gelu(h)
+        incoming[:, i], pre_activation[:, i], signal[:, i] = a, h, s
+        acc = schedule.keep[i] * acc + schedule.gain[i] * s
+        a = acc / schedule.normaliser[i + 1]
+    final = State(
+        tokens[:, -1], a, acc, schedule.normaliser[n], schedule.log_scale, state.position + n
+    )
+    return Path(incoming, signal, pre_activation, start, schedule, state.position, final)
+
+
+def path_backward(
+    parameters: Parameters,
+    graph: TokenGraph,
+    config: ModelConfig,
+    tokens: Array,
+    path: Path,
+    competition: Competition,
+) -> dict[str, Array]:
+    """Carry gradients back along the path, from the last edge to the first (eq. 14-19).
+
+    A path that began from a carried-on state gives gradients truncated there.
+
+    Parameters
+    ----------
+    tokens : integer array (B, n + 1)
+    path : Path
+        Of `path_forward`.
+    competition : Competition
+        Of `compete`, with gradients.
+
+    Returns
+    -------
+    dict: gradient of the mean loss with respect to every parameter; these are the arrays of
+    ``competition.gradients``, to which the path's part has been added
+    """
+    n = tokens.shape[1] - 1
+    keep, gain, z = path.schedule.keep, path.schedule.gain, path.schedule.normaliser
+    gradients, d_incoming = competition.gradients, competition.d_incoming
+    d_keep, d_gain, da_dot_a = np.zeros_like(z[0]), np.zeros_like(gain), np.zeros_like(keep)
+    d_acc = np.zeros_like(path.start)  # dacc_{i+1}, (B, d); the last signal reaches nothing
+    for i in reversed(range(n)):
+        a, s, h = path.incoming[:, i], path.signal[:, i], path.pre_activation[:, i]  # (B, d)
+        ds = gain[i] * d_acc
+        d_gain[i] = (d_acc * s).sum()
+        d_keep += (d_acc * a * z[i]).sum(axis=0)  # acc_i = a_i z_i
+        dh = ds * gelu_derivative(h)
+        u, v = tokens[:, i], tokens[:, i + 1]
+        add_edge_gradient(gradients, graph, config, u, v, a[:, :, None] * dh[:, None, :], dh)
+        weight, _ = edges_between(parameters, graph, config, u, v)
+        da = d_incoming[:, i] + np.einsum("bo,bio->bi", dh, weight)
+        da_dot_a[i] = (da * a).sum(axis=0)
+        if i > 0:
+            d_acc = keep[i] * d_acc + da / z[i]
+    if path.first == 0 and config.start == "node" and n > 0:
+        d_start = da + keep[0] * d_acc if config.memory == "leaky" else da
+        np.add.at(gradients["node_bias"], tokens[:, 0], d_start * gelu_derivative(path.start))
+    gradients.update(
+        memory_schedule_backward(
+            config, parameters, path.schedule, path.first, da_dot_a, d_keep, d_gain
+        )
+    )
+    return gradients
+
+
+# -------------------------------------------------------------------------------- competition pass
+
+
+def _responses(
+    parameters: Parameters, graph: TokenGraph, config: ModelConfig, u: int, a: Array, p: Array
+) -> tuple[Array, Array, Array, Array]:
+    """All columns at u answer the signals a (N, d) that reach it at encodings p (N, d) (eq. 4-5)."""
+    targets, weight, bias = out_edges(parameters, graph, config, u)
+    h = a @ weight + bias[:, None, :] + p  # (N, d) @ (K, d, d) -> (K, N, d)
+    y = gelu(h)
+    return targets, h, y, energy(y).T  # energies (N, K)
+
+
+def _sources(
+    config: ModelConfig, tokens: Array, incoming: Array, first: int
+) -> tuple[Groups, Array, Array, Array]:
+    """Positions grouped by source: groups, then flat signals, targets and encodings."""
+    n_streams, n, d = incoming.shape
+    encoding = position_encoding(config.positions, first + config.first_position, n, d)
+    p = np.broadcast_to(encoding.astype(incoming.dtype), incoming.shape)
+    flat = (n_streams * n, d)
+    return (
+        group_by(tokens[:, :-1]),
+        incoming.reshape(flat),
+        tokens[:, 1:].reshape(-1),
+        p.reshape(flat),
+    )
+
+
+def compete(
+    parameters: Parameters,
+    graph: TokenGraph,
+    config: ModelConfig,
+    tokens: Array,
+    incoming: Array,
+    first: int = 0,
+    candidates: Array | None = None,
+    gradient: bool = True,
+) -> Competition:
+    """Let all neighbours of every node answer, and compare the loudest with the true next token.
+
+    One group of positions for each source node u, independent of every other.
+
+    Parameters
+    ----------
+    tokens : integer array (B, n + 1)
+    incoming : array (B, n, d)
+        a_i of `path_forward`.
+    first : int
+        Position of the first edge.
+    candidates : integer array (B, n, C), optional
+        Targets in the softmax, the true one first; without it, all V (eq. 8-9).
+    gradient : bool
+        Also find the gradients of the mean loss (eq. 10-13).
+
+    Returns
+    -------
+    Competition
+    """
+    n_streams, n, d = incoming.shape
+    groups, signals, truth, encoding = _sources(config, tokens, incoming, first)
+    nll = np.empty(n_streams * n, incoming.dtype)
+    d_incoming = np.empty_like(signals)
+    gradients = {name: np.zeros_like(array) for name, array in parameters.items()}
+
+    for k, u in enumerate(groups.label):
+        rows = groups.order[groups.start[k] : groups.start[k + 1]]  # (N,)
+        a = signals[rows]  # (N, d)
+        targets, h, y, e = _responses(parameters, graph, config, u, a, encoding[rows])
+        index = np.arange(len(rows))
+        if candidates is None:
+            column = np.broadcast_to(np.arange(len(targets)), e.shape)  # (N, C), C = K
+            weights = np.broadcast_to(column_weights(graph, config, u), e.shape)
+            true_weight = _prior(graph, np.full(len(rows), u), truth[rows])
+        else:
+            chosen = candidates.reshape(n_streams * n, -1)[rows]  # (N, C)
+            column = column_of(graph, config, u, chosen)
+            weights = _prior(graph, np.full(chosen.shape, u), chosen)
+            true_weight = weights[:, 0]
+        true_column = column_of(graph, config, u, truth[rows])
+
+        logits = e[index[:, None], column] + weights  # (N, C)
+        normaliser = logsumexp(logits)
+        nll[rows] = normaliser - e[index, true_column] - true_weight
+        if not gradient:
+            continue
+
+        p = np.exp(logits - normaliser[:, None])
+        g = np.zeros_like(e)  # dloss / denergy, (N, K)
+        np.add.at(g, (index[:, None], column), p.astype(e.dtype))
+        g[index, true_column] -= 1
+        g /= n_streams * n
+        dy = energy_backward(g.T, y, e.T)  # (K, N, d)
+        dh = dy * gelu_derivative(h)
+        _, weight, _ = out_edges(parameters, graph, config, u)
+        d_incoming[rows] = np.einsum("kno,kio->ni", dh, weight, optimize=True)
+        add_edge_gradient(
+            gradients, graph, config, np.full_like(targets, u), targets, a.T @ dh, dh.sum(axis=1)
+        )
+    return Competition(
+        nll.reshape(n_streams, n),
+        d_incoming.reshape(incoming.shape),
+        gradients if gradient else {},
+    )
+
+
+def _prior(graph: TokenGraph, u: Array, v: Array) -> Array:
+    """π(v|u) pair by pair, zero without a prior."""
+    return np.zeros(v.shape) if graph.prior is None else graph.prior.lookup(u, v)
+
+
+def energies(
+    parameters: Parameters,
+    graph: TokenGraph,
+    config: ModelConfig,
+    tokens: Array,
+    incoming: Array,
+    first: int = 0,
+) -> Array:
+    """Energy with which each of the V nodes answers at every position: (B, n, V) (eq. 5).
+
+    ``tokens`` (B, n): here only the sources count.
+    """
+    n_streams, n, _ = incoming.shape
+    sources = np.concatenate([tokens, tokens[:, -1:]], axis=1)
+    groups, signals, _, encoding = _sources(config, sources, incoming, first)
+    out = np.empty((n_streams * n, graph.n_nodes), incoming.dtype)
+    everyone = np.arange(graph.n_nodes)
+    for k, u in enumerate(groups.label):
+        rows = groups.order[groups.start[k] : groups.start[k + 1]]
+        _, _, _, e = _responses(parameters, graph, config, u, signals[rows], encoding[rows])
+        out[rows] = e[:, column_of(graph, config, u, everyone)]
+    return out.reshape(n_streams, n, graph.n_nodes)
+
+
+# --------------------------------------------------------------------------------------- optimiser
+
+
+def adamw(
+    parameter: Array,
+    gradient: Array,
+    mean: Array,
+    square: Array,
+    average: Array,
+    scale: float,
+    step: int,
+    learning_rate: float,
+    weight_decay: float,
+    beta1: float,
+    beta2: float,
+    epsilon: float,
+    average_decay: float,
+) -> None:
+    """One step of AdamW on one array, in place, and of the moving average of the weights.
+
+    Weight decay is apart from the gradient (Loshchilov & Hutter 2019, algorithm 2). Moments and
+    average start at zero and at the first weights; ``scale`` multiplies the gradient first
+    (clipping); ``step`` counts from 1.
+    """
+    g = gradient * parameter.dtype.type(scale)
+    mean += (1 - beta1) * (g - mean)
+    square += (1 - beta2) * (g * g - square)
+    root = np.sqrt(square / (1 - beta2**step)) + epsilon
+    parameter *= 1 - learning_rate * weight_decay
+    parameter -= learning_rate / (1 - beta1**step) * mean / root
+    average += (1 - average_decay) * (parameter - average)
