@@ -1,0 +1,342 @@
+"""BriLLM: the waist. All below it is mathematics; all above it uses a model."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from minibrillm.config import ModelConfig
+from minibrillm.errors import UserError
+from minibrillm.functional import Path, State
+from minibrillm.generation import Sampling, generate
+from minibrillm.graph import TokenGraph
+from minibrillm.parameters import Parameters, check_parameters, initialise
+from minibrillm.tokenizer import Tokenizer, train_tokenizer
+
+Array = np.ndarray
+
+_BACKENDS = {"numba": "minibrillm.kernels", "numpy": "minibrillm.reference"}
+
+
+@dataclass
+class BriLLM:
+    """A signal-flow language model: nodes, edges, energy.
+
+    Parameters
+    ----------
+    config : ModelConfig
+    tokenizer : Tokenizer
+    graph : TokenGraph
+    parameters : dict of arrays
+        Named and shaped as ``config.shapes(graph.n_nodes, graph.n_edges)`` says; all float32 or
+        all float64, which is the precision of everything computed.
+    backend : "numba" or "numpy"
+        The kernels, or the textbook.
+
+    Raises
+    ------
+    UserError
+        Parameters that do not fit or are not finite; an unknown backend.
+
+    Examples
+    --------
+    >>> model = BriLLM.from_text("the cat sat on the mat. " * 9, backend="numpy")
+    >>> model.energies(model.tokenizer.encode("the cat")).shape == (7, model.graph.n_nodes)
+    True
+    """
+
+    config: ModelConfig
+    tokenizer: Tokenizer
+    graph: TokenGraph
+    parameters: Parameters
+    backend: str = "numba"
+
+    def __post_init__(self) -> None:
+        if self.backend not in _BACKENDS:
+            raise UserError(
+                f"there is no backend {self.backend!r}; choose one of {', '.join(_BACKENDS)}"
+            )
+        if self.tokenizer.n_nodes != self.graph.n_nodes:
+            raise UserError(
+                f"the tokenizer knows {self.tokenizer.n_nodes} tokens, the graph has "
+                f"{self.graph.n_nodes} nodes; they must come from the same run"
+            )
+        check_parameters(self.config, self.graph.n_nodes, self.graph.n_edges, self.parameters)
+
+    @classmethod
+    def from_text(
+        cls,
+        text: str,
+        preset: str = "mini",
+        *,
+        tokenizer: str = "characters",
+        n_nodes: int | None = None,
+        seed: int = 0,
+        backend: str = "numba",
+        dtype: type = np.float32,
+        **changes: Any,
+    ) -> BriLLM:
+        """A fresh, untrained model whose nodes and edges are those of a text.
+
+        Parameters
+        ----------
+        text : str
+        preset : "paper", "released" or "mini"
+        tokenizer : "characters" or "bpe"
+        n_nodes : int, optional
+            Largest vocabulary.
+        seed : int
+            Of the initial weights.
+        **changes
+            Settings of `ModelConfig` that differ from the preset.
+        """
+        config = ModelConfig.preset(preset, **changes)
+        tok = train_tokenizer(text, tokenizer, n_nodes)
+        graph = TokenGraph.from_ids(
+            tok.encode(text),
+            tok.n_nodes,
+            min_count=config.min_count,
+            prior=config.prior == "hebbian",
+        )
+        return cls.create(config, tok, graph, seed=seed, backend=backend, dtype=dtype)
+
+    @classmethod
+    def create(
+        cls,
+        config: ModelConfig,
+        tokenizer: Tokenizer,
+        graph: TokenGraph,
+        *,
+        seed: int = 0,
+        backend: str = "numba",
+        dtype: type = np.float32,
+    ) -> BriLLM:
+        """A fresh model with initial weights drawn from ``seed``."""
+        rng = np.random.default_rng(seed)
+        parameters = initialise(config, graph.n_nodes, graph.n_edges, rng, dtype)
+        return cls(config, tokenizer, graph, parameters, backend)
+
+    @property
+    def operations(self) -> ModuleType:
+        """The module that computes: `minibrillm.kernels` or `minibrillm.reference`."""
+        return importlib.import_module(_BACKENDS[self.backend])
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of parameters."""
+        return sum(array.size for array in self.parameters.values())
+
+    @property
+    def max_positions(self) -> int | None:
+        """Edges a stream may cross; None: no limit (every memory but ``position``)."""
+        return self.config.max_positions if self.config.memory == "position" else None
+
+    # ---------------------------------------------------------------- forward, loss, gradients
+
+    def _batch(self, tokens: Array, state: State | None = None, least: int = 2) -> Array:
+        """Tokens as an int64 array (B, T), checked."""
+        tokens = np.asarray(tokens)
+        if tokens.size and not np.issubdtype(tokens.dtype, np.integer):
+            raise UserError(f"tokens must be integers, got {tokens.dtype}; use tokenizer.encode")
+        batch = np.atleast_2d(tokens).astype(np.int64)
+        if batch.ndim != 2 or batch.size == 0 or batch.shape[1] < least:
+            raise UserError(f"expected tokens (T,) or (B, T) with T >= {least}; got {tokens.shape}")
+        if batch.min() < 0 or batch.max() >= self.graph.n_nodes:
+            raise UserError(
+                f"token ids must lie in 0 … {self.graph.n_nodes - 1}; "
+                f"got {batch.min()} … {batch.max()}"
+            )
+        start = 0 if state is None else state.position
+        if self.max_positions is not None and start + batch.shape[1] - 1 > self.max_positions:
+            raise UserError(
+                f"this model knows {self.max_positions} positions (memory 'position'), the text "
+                f"needs {start + batch.shape[1] - 1}; read it in shorter windows"
+            )
+        return batch
+
+    def path(self, tokens: Array, state: State | None = None) -> Path:
+        """Send the signal along ``tokens`` (T,) or (B, T): `minibrillm.reference.path_forward`."""
+        batch = self._batch(tokens, state)
+        return self.operations.path_forward(
+            self.parameters, self.graph, self.config, batch, state
+        )  # type: ignore[no-any-return]
+
+    def nll(
+        self, tokens: Array, state: State | None = None, candidates: Array | None = None
+    ) -> tuple[Array, State]:
+        """−log p of every token after the first, in nats, and the memory after the last.
+
+        Parameters
+        ----------
+        tokens : integer array (T,) or (B, T)
+        state : State, optional
+            Memory at ``tokens[:, 0]``; the next chunk of a stream starts with the last token of
+            the one before.
+        candidates : integer array (B, T-1, C), optional
+            Targets in the softmax, the true one first; all V without it.
+
+        Returns
+        -------
+        array (B, T - 1), State
+        """
+        batch = self._batch(tokens, state)
+        path = self.path(batch, state)
+        found = self.operations.compete(
+            self.parameters,
+            self.graph,
+            self.config,
+            batch,
+            path.incoming,
+            path.first,
+            candidates,
+            gradient=False,
+        )
+        return found.nll, path.final
+
+    def loss(self, tokens: Array, candidates: Array | None = None) -> float:
+        """Mean −log p(next token), in nats per token (MODEL.md, eq. 10)."""
+        return float(self.nll(tokens, candidates=candidates)[0].mean(dtype=np.float64))
+
+    def loss_and_gradients(
+        self, tokens: Array, candidates: Array | None = None
+    ) -> tuple[float, dict[str, Array]]:
+        """The loss and its gradient with respect to every parameter, by name."""
+        batch, ops = self._batch(tokens), self.operations
+        graph, config = self.graph, self.config
+        path = ops.path_forward(self.parameters, graph, config, batch)
+        found = ops.compete(
+            self.parameters, graph, config, batch, path.incoming, candidates=candidates
+        )
+        gradients = ops.path_backward(self.parameters, graph, config, batch, path, found)
+        return float(found.nll.mean(dtype=np.float64)), gradients
+
+    def energies(self, tokens: Array) -> Array:
+        """How strongly every node answers after each token: (T,) -> (T, V), (B, T) -> (B, T, V)."""
+        batch = self._batch(tokens, least=1)
+        final = self.read(batch)
+        incoming = final.incoming[:, None]
+        if batch.shape[1] > 1:
+            incoming = np.concatenate([self.path(batch).incoming, incoming], axis=1)
+        out = self.operations.energies(self.parameters, self.graph, self.config, batch, incoming)
+        return out if np.ndim(tokens) == 2 else out[0]  # type: ignore[no-any-return]
+
+    def prior(self, nodes: Array) -> Array:
+        """π(·|u), what is added to the energies before the softmax: (...) -> (..., V)."""
+        nodes = np.asarray(nodes)
+        if self.graph.prior is None:
+            return np.zeros((*nodes.shape, self.graph.n_nodes))
+        rows = [self.graph.prior.row(int(u)) for u in nodes.ravel()]
+        return np.reshape(rows, (*nodes.shape, self.graph.n_nodes))
+
+    # ------------------------------------------------------------------------------- streaming
+
+    def read(self, tokens: Array, state: State | None = None) -> State:
+        """Read one stream (T,) (or B of them) and return the memory after it, of size O(d).
+
+        Reading one more token costs the same at position 10 and at 1 000 000.
+        """
+        batch = self._batch(tokens, least=1)
+        ops = self.operations
+        if state is None:
+            state, _ = ops.start_state(self.parameters, self.config, batch[:, 0])
+        else:
+            batch = np.concatenate([state.node[:, None], batch], axis=1)
+        return state if batch.shape[1] == 1 else self.path(batch, state).final
+
+    def next_logits(self, state: State) -> Array:
+        """Energy + prior of every node as the next token, (V,) float64."""
+        e = self.operations.energies(
+            self.parameters,
+            self.graph,
+            self.config,
+            state.node[:, None],
+            state.incoming[:, None],
+            state.position,
+        )
+        return e[0, 0].astype(np.float64) + self.prior(state.node)[0]  # type: ignore[no-any-return]
+
+    def stream(
+        self,
+        prompt: str = "",
+        n_tokens: int = 200,
+        *,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int | None = None,
+        stop: str | None = None,
+    ) -> Iterator[str]:
+        """Generate text piece by piece, the prompt not included; arguments as for `generate`."""
+        sampling = Sampling(temperature, top_k, top_p)
+        rng = np.random.default_rng(seed)
+        unknown = self.tokenizer.unknown_id
+        stop_ids = () if stop is None else self._stop_ids(stop)
+        ids = self.tokenizer.encode(prompt)
+        drawn: list[int] = []
+        if ids.size == 0:
+            weights = self.graph.node_counts.astype(np.float64)
+            if unknown is not None and weights.sum() > weights[unknown]:
+                weights[unknown] = 0
+            drawn = [int(rng.choice(len(weights), p=weights / weights.sum()))]
+            ids = np.array(drawn)
+        banned = () if unknown is None else (unknown,)
+
+        def tokens() -> Iterator[int]:
+            yield from drawn
+            yield from generate(
+                self, ids, n_tokens - len(drawn), sampling, rng, stop=stop_ids, banned=banned
+            )
+
+        yield from self.tokenizer.decode_stream(tokens())
+
+    def generate(
+        self,
+        prompt: str = "",
+        n_tokens: int = 200,
+        *,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seed: int | None = None,
+        stop: str | None = None,
+    ) -> str:
+        """Continue a prompt, in any language of the vocabulary.
+
+        Parameters
+        ----------
+        prompt : str
+            Empty: start at a node drawn from the unigram.
+        n_tokens : int
+            At most so many new tokens.
+        temperature, top_k, top_p
+            See `Sampling`; temperature 0 is greedy.
+        seed : int, optional
+            The same seed gives the same text.
+        stop : str, optional
+            A text of one token that ends the generation.
+
+        Returns
+        -------
+        str: the prompt and what follows it
+        """
+        pieces = self.stream(
+            prompt,
+            n_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            seed=seed,
+            stop=stop,
+        )
+        return prompt + "".join(pieces)
+
+    def _stop_ids(self, stop: str) -> tuple[int, ...]:
+        ids = self.tokenizer.encode(stop)
+        if len(ids) != 1 or int(ids[0]) == self.tokenizer.unknown_id:
+            raise UserError(f"stop must be exactly one token of the vocabulary; got {stop!r}")
+        return (int(ids[0]),)

@@ -1,0 +1,391 @@
+"""Counts and modified Kneser-Ney: the Hebbian prior of the model, and the baseline it must beat.
+
+An n-gram model guesses the next token from the n-1 before it. Interpolated modified Kneser-Ney
+(Chen & Goodman 1999, "An empirical study of smoothing techniques for language modeling") takes a
+discount D off every count and gives what it took to the model with one token less of context:
+
+    p(v | h) = (c(hv) - D(c(hv))) / c(h·) + λ(h) p(v | h′),      λ(h) = Σ_v D(c(hv)) / c(h·)
+
+h′ is h without its first token; below the empty context stands the uniform 1/V. At the highest
+order c is how often hv was seen. Below it, c is the number of distinct tokens seen before hv,
+because p(v | h′) is asked only where h did not know better: "Francisco" may be frequent, but
+after anything other than "San" it is rare.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+
+from minibrillm.errors import UserError
+
+Array = np.ndarray
+
+# Discounts where a text is too small to estimate its own; those of KenLM's --discount_fallback.
+FALLBACK_DISCOUNTS = (0.5, 1.0, 1.5)
+
+
+class Level(NamedTuple):
+    """One order k of a model: its k-grams (context h, next token v), and what each may claim.
+
+    The context is named by its rank among the (k-1)-grams, so a k-gram fits one integer whatever
+    k: rank · V + v is at most (number of tokens read) · V. Level 1 has all V tokens.
+    """
+
+    keys: Array  # (N_k,) int64, ascending: rank of h · V + v
+    share: Array  # (N_k,) (c - D(c)) / c(h·), the part of p(v | h) that this order gives
+    backoff: Array  # (N_{k-1},) λ(h), the part left to the order below; 1 where nothing follows h
+    discounts: Array  # (3,) D1, D2, D3+
+
+
+@dataclass(frozen=True, eq=False)
+class KneserNey:
+    """An n-gram model of one order, smoothed by interpolated modified Kneser-Ney.
+
+    Parameters
+    ----------
+    n_nodes : int
+        V.
+    levels : tuple of Level
+        Orders 1 … n.
+    """
+
+    n_nodes: int
+    levels: tuple[Level, ...]
+
+    @classmethod
+    def fit(cls, ids: Array | Sequence[Array], n_nodes: int, order: int) -> KneserNey:
+        """Estimate from a stream of token ids, or from documents (n-grams stay inside each).
+
+        Parameters
+        ----------
+        ids : integer array (N,), or a list of them
+        n_nodes : int
+            V; every id lies in 0 … V-1.
+        order : int
+            n ≥ 1: the next token is guessed from the n-1 before it.
+
+        Raises
+        ------
+        UserError
+            No token at all, an id outside 0 … V-1, or an order below 1.
+        """
+        tables = _count(ids, n_nodes, order)
+        lower = [_lower_level(*pair) for pair in pairwise(tables)]
+        return cls(n_nodes, (*lower, _level(tables[-1], tables[-1].counts)))
+
+    @property
+    def order(self) -> int:
+        """n, one more than the tokens of context."""
+        return len(self.levels)
+
+    def log_probabilities(self, ids: Array) -> Array:
+        """Log-probability of every token but the first, each given the n-1 before it.
+
+        Parameters
+        ----------
+        ids : integer array (N,)
+            Near the start, where there are fewer than n-1 tokens, the context is what there is.
+
+        Returns
+        -------
+        float64 array (N - 1,), nats: entry i is log p(ids[i+1] | ids[max(0, i+2-n) : i+1])
+
+        Raises
+        ------
+        UserError
+            No token, or an id outside 0 … V-1.
+        """
+        ids = _checked(ids, self.n_nodes)
+        context = np.zeros(len(ids), np.int64)  # the empty one has rank 0
+        p = np.full(len(ids), 1 / self.n_nodes)
+        for level in self.levels:
+            gram = _find(level.keys, context * self.n_nodes + ids)
+            p = _interpolate(level, context, gram, p)
+            context = _shift(gram)
+        return np.log(p[1:])
+
+    def conditional(self, context: Array) -> Array:
+        """The whole distribution of the next token after ``context``.
+
+        Parameters
+        ----------
+        context : integer array (L,), L ≥ 0
+            Only its last n-1 tokens count.
+
+        Returns
+        -------
+        float64 array (V,), all entries above 0, sum 1
+
+        Raises
+        ------
+        UserError
+            An id outside 0 … V-1.
+        """
+        context = np.asarray(context)
+        context = _checked(context, self.n_nodes) if context.size else np.empty(0, np.int64)
+        context = context[max(0, len(context) - self.order + 1) :]
+        p = np.full(self.n_nodes, 1 / self.n_nodes)
+        prefix = np.zeros(len(context), np.int64)
+        here = 0  # rank of the last k-1 tokens
+        for level in self.levels:
+            first, last = np.searchsorted(
+                level.keys, [here * self.n_nodes, (here + 1) * self.n_nodes]
+            )
+            p *= level.backoff[here]
+            p[level.keys[first:last] - here * self.n_nodes] += level.share[first:last]
+            gram = _find(level.keys, prefix * self.n_nodes + context)
+            if not gram.size or gram[-1] < 0:  # then no longer context was seen either
+                break
+            here, prefix = int(gram[-1]), _shift(gram)
+        return p
+
+
+def loss_by_order(
+    train_ids: Array | Sequence[Array], dev_ids: Array, n_nodes: int, max_order: int = 7
+) -> dict[int, float]:
+    """Held-out loss of `KneserNey` for every order 1 … max_order, from one count of the text.
+
+    Orders below the highest are the same in all these models, so each is built once; what differs
+    is the top, which takes raw counts. ``min(losses, key=losses.get)`` is the best order.
+
+    Parameters
+    ----------
+    train_ids : integer array (N,), or a list of them
+    dev_ids : integer array (M,), M ≥ 2
+        The first token is context only.
+    n_nodes : int
+        V.
+    max_order : int
+
+    Returns
+    -------
+    dict from order to mean loss in nats per token
+
+    Raises
+    ------
+    UserError
+        As `KneserNey.fit`, or fewer than two held-out tokens.
+    """
+    dev_ids = _checked(dev_ids, n_nodes)
+    if len(dev_ids) < 2:
+        raise UserError("dev_ids needs at least two tokens, the first is context only; got one")
+    tables = _count(train_ids, n_nodes, max_order)
+    losses = {}
+    context = np.zeros(len(dev_ids), np.int64)
+    p_below = np.full(len(dev_ids), 1 / n_nodes)
+    for k, table in enumerate(tables, start=1):
+        gram = _find(table.keys, context * n_nodes + dev_ids)
+        p = _interpolate(_level(table, table.counts), context, gram, p_below)
+        losses[k] = float(-np.log(p[1:]).mean())
+        if k < max_order:
+            p_below = _interpolate(_lower_level(table, tables[k]), context, gram, p_below)
+            context = _shift(gram)
+    return losses
+
+
+@dataclass(frozen=True, eq=False)
+class BigramPrior:
+    """The Hebbian prior π(v|u) = log p(v|u), the `KneserNey` bigram (MODEL.md, "Hebbian prior").
+
+    Seen bigrams are stored by source (compressed sparse rows): those of node u have the indices
+    ``indptr[u]:indptr[u + 1]``, with ascending ``targets``. Any other bigram (u, v) has
+    ``log_backoff[u] + log_unigram[v]``. All logarithms are natural.
+
+    Parameters
+    ----------
+    indptr : int64 array (V + 1,)
+    targets : int64 array (B,)
+        Target of each seen bigram.
+    log_probability : float64 array (B,)
+        log p(v|u) of each seen bigram.
+    log_backoff : float64 array (V,)
+        log λ(u); 0 where nothing was seen after u, so that the unigram stands alone.
+    log_unigram : float64 array (V,)
+        log p(v), from the number of distinct tokens seen before v.
+    """
+
+    indptr: Array
+    targets: Array
+    log_probability: Array
+    log_backoff: Array
+    log_unigram: Array
+
+    @classmethod
+    def fit(cls, ids: Array | Sequence[Array], n_nodes: int) -> BigramPrior:
+        """Estimate as `KneserNey.fit` with order 2, from a stream or documents, and as strictly."""
+        one, two = KneserNey.fit(ids, n_nodes, 2).levels
+        source, target = np.divmod(two.keys, n_nodes)
+        unigram = one.share + one.backoff / n_nodes
+        return cls(
+            indptr=np.searchsorted(two.keys, np.arange(n_nodes + 1) * n_nodes),
+            targets=target,
+            log_probability=np.log(two.share + two.backoff[source] * unigram[target]),
+            log_backoff=np.log(two.backoff),
+            log_unigram=np.log(unigram),
+        )
+
+    def row(self, u: int) -> Array:
+        """log p(v|u) of every v: a new float64 array (V,), nats."""
+        row = self.log_backoff[u] + self.log_unigram
+        seen = slice(self.indptr[u], self.indptr[u + 1])
+        row[self.targets[seen]] = self.log_probability[seen]
+        return row
+
+    def lookup(self, sources: Array, targets: Array) -> Array:
+        """log p(v|u) pair by pair.
+
+        Parameters
+        ----------
+        sources, targets : integer arrays of one shape
+
+        Returns
+        -------
+        float64 array of that shape, nats
+        """
+        log_p = np.asarray(self.log_backoff[sources] + self.log_unigram[targets])
+        bigram = _find(self._keys, np.asarray(sources, np.int64) * len(self.log_unigram) + targets)
+        seen = bigram >= 0
+        log_p[seen] = self.log_probability[bigram[seen]]
+        return log_p
+
+    @cached_property
+    def _keys(self) -> Array:
+        """u · V + v of each seen bigram, (B,), ascending."""
+        n_nodes = len(self.log_unigram)
+        return np.repeat(np.arange(n_nodes), np.diff(self.indptr)) * n_nodes + self.targets
+
+
+# -------------------------------------------------------------------------------------- counting
+
+
+class _Grams(NamedTuple):
+    """The distinct k-grams of a text, (N_k,) each, and how many (k-1)-grams there are."""
+
+    keys: Array  # rank of the first k-1 tokens · V + last token, ascending
+    prefix: Array  # rank of the first k-1 tokens
+    suffix: Array  # rank of the last k-1 tokens
+    counts: Array  # how often
+    n_contexts: int
+
+
+def _count(ids: Array | Sequence[Array], n_nodes: int, max_order: int) -> list[_Grams]:
+    """Count all k-grams for k = 1 … max_order, each order named by ranks in the one below."""
+    if max_order < 1:
+        raise UserError(f"the order of an n-gram model must be at least 1; got {max_order}")
+    # A stream is a list of one document; a list of plain integers is a stream as well.
+    streams = [ids] if len(ids) == 0 or np.ndim(ids[0]) == 0 else ids
+    documents = [_checked(np.asarray(d), n_nodes) for d in streams if len(d)]
+    if not documents:
+        raise UserError("ids is empty: counting n-grams needs at least one token")
+    stream = np.concatenate(documents)
+    depth = np.concatenate([np.arange(len(d)) for d in documents])  # tokens before, in the document
+
+    tokens = np.arange(n_nodes)
+    nothing = np.zeros(n_nodes, np.int64)
+    counts = np.bincount(stream, minlength=n_nodes)
+    tables = [_Grams(tokens, nothing, nothing, counts, 1)]
+    rank = stream  # of the (k-1)-gram that ends at each place
+    for k in range(2, max_order + 1):
+        ends = np.flatnonzero(depth >= k - 1)
+        keys, where, inverse, counts = np.unique(
+            rank[ends - 1] * n_nodes + stream[ends],
+            return_index=True,
+            return_inverse=True,
+            return_counts=True,
+        )
+        suffix = rank[ends[where]]
+        tables.append(_Grams(keys, keys // n_nodes, suffix, counts, len(tables[-1].keys)))
+        rank = np.full(len(stream), -1)
+        rank[ends] = inverse
+    return tables
+
+
+def _level(grams: _Grams, counts: Array) -> Level:
+    """Discount the counts of one order and share them out within each context."""
+    discounts = _discounts(counts)
+    taken = np.concatenate([[0.0], discounts])[np.minimum(counts, 3)]
+    total = np.bincount(grams.prefix, counts, grams.n_contexts)
+    taken_from = np.bincount(grams.prefix, taken, grams.n_contexts)
+    backoff = np.divide(taken_from, total, out=np.ones(grams.n_contexts), where=total > 0)
+    # Where the total is 0 nothing was counted after the context, and 0 / 1 is what it may claim.
+    share = (counts - taken) / np.maximum(total, 1)[grams.prefix]
+    return Level(grams.keys, share, backoff, discounts)
+
+
+def _lower_level(grams: _Grams, longer: _Grams) -> Level:
+    """`_level` below the top: a k-gram counts once for each (k+1)-gram that ends in it."""
+    return _level(grams, np.bincount(longer.suffix, minlength=len(grams.keys)))
+
+
+def _discounts(counts: Array) -> Array:
+    """D1, D2, D3+ of one order from its counts of counts n1 … n4 (Chen & Goodman 1999).
+
+    Y = n1 / (n1 + 2 n2) and Dj = j - (j + 1) Y n(j+1) / nj. Where some nj is 0 or some Dj is not
+    above 0, as happens in small texts and small alphabets, all three are `FALLBACK_DISCOUNTS`.
+    Hence 0 < Dj < j: no count turns negative, and every context leaves something to the order
+    below, so that no token has probability 0.
+
+    Parameters
+    ----------
+    counts : integer array (N,)
+
+    Returns
+    -------
+    float64 array (3,)
+    """
+    n = np.bincount(np.minimum(counts, 5), minlength=6)[1:5].astype(np.float64)
+    if n.all():
+        j = np.array([1.0, 2.0, 3.0])
+        discounts = j - (j + 1) * n[0] / (n[0] + 2 * n[1]) * n[1:] / n[:-1]
+        if (discounts > 0).all():
+            return discounts
+    return np.array(FALLBACK_DISCOUNTS)
+
+
+# --------------------------------------------------------------------------------------- looking
+
+
+def _find(keys: Array, wanted: Array) -> Array:
+    """Index of each wanted key in the ascending ``keys``, -1 where it is not there."""
+    if not keys.size:
+        return np.full(wanted.shape, -1)
+    index = np.minimum(np.searchsorted(keys, wanted), keys.size - 1)
+    return np.where(keys[index] == wanted, index, -1)
+
+
+def _shift(gram: Array) -> Array:
+    """What ends at a place is the context of the next one; before the first there is none."""
+    return np.concatenate([[-1], gram[:-1]])
+
+
+def _interpolate(level: Level, context: Array, gram: Array, p_below: Array) -> Array:
+    """One step up: p_k from p_{k-1}, (M,); a context or gram of index -1 was never seen."""
+    p = p_below.copy()
+    known = context >= 0
+    p[known] *= level.backoff[context[known]]
+    seen = gram >= 0
+    p[seen] += level.share[gram[seen]]
+    return p
+
+
+def _checked(ids: Array, n_nodes: int) -> Array:
+    """``ids`` as int64, or a `UserError` that says what is wrong with them."""
+    ids = np.asarray(ids)
+    if ids.size == 0:
+        raise UserError("ids is empty: at least one token is needed")
+    if ids.ndim != 1 or ids.dtype.kind not in "iu":
+        raise UserError(
+            f"ids must be a one-dimensional array of integers; got {ids.dtype} {ids.shape}"
+        )
+    if ids.min() < 0 or ids.max() >= n_nodes:
+        raise UserError(
+            f"token ids must lie in 0 … {n_nodes - 1} (n_nodes = {n_nodes}); "
+            f"got {ids.min()} … {ids.max()}"
+        )
+    return ids.astype(np.int64)
