@@ -85,7 +85,13 @@ class _Record:
             )
 
     def _check_number(
-        self, name: str, kind: type, low: float, high: float = float("inf"), *, open_low: bool = False
+        self,
+        name: str,
+        kind: type,
+        low: float,
+        high: float = float("inf"),
+        *,
+        open_low: bool = False,
     ) -> None:
         value = getattr(self, name)
         right = isinstance(value, int) or (kind is float and isinstance(value, float))

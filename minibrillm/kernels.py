@@ -224,9 +224,7 @@ def _prior(graph: TokenGraph, config: ModelConfig) -> _Prior:
     )
 
 
-def _indices(
-    graph: TokenGraph, config: ModelConfig, tokens: Array
-) -> tuple[Array, Array, Array]:
+def _indices(graph: TokenGraph, config: ModelConfig, tokens: Array) -> tuple[Array, Array, Array]:
     """Rows of `_Edges` that make up each edge of the path, (B, n) each; -1: no such part."""
     u, v = tokens[:, :-1], tokens[:, 1:]
     edge = graph.edge(u, v)

@@ -162,9 +162,7 @@ class BriLLM:
     def path(self, tokens: Array, state: State | None = None) -> Path:
         """Send the signal along ``tokens`` (T,) or (B, T): `minibrillm.reference.path_forward`."""
         batch = self._batch(tokens, state)
-        return self.operations.path_forward(
-            self.parameters, self.graph, self.config, batch, state
-        )  # type: ignore[no-any-return]
+        return self.operations.path_forward(self.parameters, self.graph, self.config, batch, state)  # type: ignore[no-any-return]
 
     def nll(
         self, tokens: Array, state: State | None = None, candidates: Array | None = None

@@ -41,9 +41,7 @@ def initialise(
     for name, shape in config.shapes(n_nodes, n_edges).items():
         if name == "decay_logit":
             array = np.linspace(-2, 3, shape[0])
-        elif name == "position_logits":
-            array = np.zeros(shape)
-        elif name.startswith("synapse") or (three_part and name.endswith("bias")):
+        elif name == "position_logits" or name.startswith("synapse") or (three_part and name.endswith("bias")):
             array = np.zeros(shape)
         else:
             array = rng.uniform(-config.initial_range, config.initial_range, shape)

@@ -64,6 +64,11 @@ class Tokenizer(ABC):
     kind: str
 
     @property
+    def unknown_id(self) -> int | None:
+        """The node of characters that no other node represents; None where there is none."""
+        return None
+
+    @property
     @abstractmethod
     def n_nodes(self) -> int:
         """Number of nodes V; ids run from 0 to V − 1."""
@@ -98,7 +103,7 @@ class Tokenizer(ABC):
         Raises
         ------
         UserError
-            If `ids` is not one-dimensional, not made of integers, or names a node that is not there.
+            If `ids` is not one-dimensional, not of integers, or names a node that is not there.
         """
 
     @abstractmethod
@@ -214,6 +219,10 @@ class CharacterTokenizer(Tokenizer):
         return cls(_characters(points))
 
     @property
+    def unknown_id(self) -> int | None:
+        return UNKNOWN_ID
+
+    @property
     def n_nodes(self) -> int:
         """Number of nodes: the characters of the alphabet and ``<unk>``."""
         return len(self._node_points)
@@ -327,8 +336,10 @@ class BPETokenizer(Tokenizer):
         _check_n_nodes(n_nodes, _N_BYTES, "one node for every byte")
         if _code_points(text).size == 0:
             raise UserError("the training text is empty; expected at least one character")
+        # The trainer reserves memory for every node it is told of: no more than could be learned.
+        most = _N_BYTES + len(text.encode("utf-8"))
         trainer = tokenizers.trainers.BpeTrainer(
-            vocab_size=int(n_nodes),
+            vocab_size=min(int(n_nodes), most),
             min_frequency=2,  # a merge seen once would only memorise its place
             initial_alphabet=sorted(_BYTE_OF_SYMBOL),
             special_tokens=[],
@@ -412,14 +423,14 @@ def _is_pair_of_strings(value: object) -> bool:
     )
 
 
-def _field(data: dict[str, Any], key: str, kind: type) -> Any:
+def _field(data: dict[str, Any], key: str, kind: type[str] | type[list]) -> Any:
     """Value of a key of a tokenizer's JSON, of the type it must have."""
-    names = {str: "a string", list: "a list"}
     if key not in data:
         raise UserError(f"bad tokenizer: the key {key!r} is missing")
     if not isinstance(data[key], kind):
         raise UserError(
-            f"bad tokenizer: {key!r} is {reprlib.repr(data[key])}; expected {names[kind]}"
+            f"bad tokenizer: {key!r} is {reprlib.repr(data[key])}; "
+            f"expected a {'string' if kind is str else 'list'}"
         )
     return data[key]
 

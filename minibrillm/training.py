@@ -1,0 +1,423 @@
+"""The training loop: batches, AdamW, history, checkpoints, interruption."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from minibrillm.checkpoint import (
+    TrainingState,
+    latest_checkpoint,
+    load_model,
+    load_training,
+    read_arrays,
+    save_arrays,
+    save_checkpoint,
+)
+from minibrillm.config import TrainConfig
+from minibrillm.corpus import draw_windows
+from minibrillm.errors import UserError
+from minibrillm.evaluation import WINDOW, window_loss
+from minibrillm.model import BriLLM
+from minibrillm.optim import AdamW, learning_rate
+
+Array = np.ndarray
+
+_CURVE_TOKENS = 128 * WINDOW  # of the held-out text, for the curve; the final table reads it all
+_COLUMNS = (
+    "step",
+    "seconds",
+    "tokens",
+    "learning_rate",
+    "train_loss",
+    "gradient_norm",
+    "heldout_loss",
+)
+
+
+@dataclass(frozen=True)
+class Record:
+    """One step of the history. Losses in nats per token; ``heldout_loss`` nan if not measured."""
+
+    step: int
+    seconds: float
+    tokens: int
+    learning_rate: float
+    train_loss: float
+    gradient_norm: float
+    heldout_loss: float = math.nan
+
+
+class Interrupted(Exception):
+    """Training was interrupted (Ctrl-C) after a complete step; a checkpoint was written."""
+
+
+def most_frequent_successors(model: BriLLM, k: int) -> Array:
+    """The k likeliest targets of every source, for training with negatives (V, k).
+
+    Seen successors by count, then the most frequent tokens of the text: the released training.
+    """
+    graph = model.graph
+    k = min(k, graph.n_nodes)
+    everyone = np.argsort(-graph.node_counts, kind="stable")
+    out = np.empty((graph.n_nodes, k), np.int64)
+    for u in range(graph.n_nodes):
+        low, high = graph.indptr[u], graph.indptr[u + 1]
+        own = graph.targets[low:high][np.argsort(-graph.counts[low:high], kind="stable")][:k]
+        rest = everyone[~np.isin(everyone, own)][: k - len(own)]
+        out[u] = np.concatenate([own, rest])
+    return out
+
+
+def with_negatives(tokens: Array, successors: Array) -> Array:
+    """Candidates of every position: the target, then its source's successors but the target.
+
+    (B, n + 1), (V, k) -> (B, n, k): the target takes the place of itself or of the last one.
+    """
+    chosen = successors[tokens[:, :-1]].copy()  # (B, n, k)
+    truth = tokens[:, 1:, None]
+    hit = chosen == truth
+    place = np.where(hit.any(axis=2), hit.argmax(axis=2), chosen.shape[2] - 1)[..., None]
+    np.put_along_axis(chosen, place, chosen[..., :1], axis=2)
+    chosen[..., :1] = truth
+    return chosen
+
+
+class Trainer:
+    """Trains a model; `model` holds the averaged weights, which are evaluated and saved.
+
+    Parameters
+    ----------
+    model : BriLLM
+        Its weights are the starting point.
+    train_ids, heldout_ids : integer arrays
+        Streams of tokens. Nothing is chosen on the held-out text.
+    config : TrainConfig
+    run : Path, optional
+        Folder for history and checkpoints; without it nothing is written.
+
+    Raises
+    ------
+    UserError
+        A training text shorter than one sequence.
+    """
+
+    def __init__(
+        self,
+        model: BriLLM,
+        train_ids: Array,
+        heldout_ids: Array,
+        config: TrainConfig,
+        run: Path | None = None,
+    ) -> None:
+        self.config = config
+        self.run_folder = run
+        self.train_ids = np.asarray(train_ids)
+        self.heldout_ids = np.asarray(heldout_ids)
+        self.rng = np.random.default_rng([config.seed, 1])
+        weights = {name: array.copy() for name, array in model.parameters.items()}
+        self.learner = BriLLM(model.config, model.tokenizer, model.graph, weights, model.backend)
+        self.optimiser = AdamW(
+            weights, config, model.operations, train_shared_edge=model.config.train_shared_edge
+        )
+        self.model = BriLLM(
+            model.config, model.tokenizer, model.graph, self.optimiser.average, model.backend
+        )
+        self.step = 0
+        self.seconds = 0.0
+        self.history: list[Record] = []
+        self._successors = (
+            most_frequent_successors(model, config.negatives + 1) if config.negatives else None
+        )
+        self._stop_requested = False
+        self._saved_step = -1
+        draw_windows(self.train_ids, 1, config.sequence_length, np.random.default_rng(0))
+        limit = model.max_positions
+        if limit is not None and config.sequence_length > limit:
+            raise UserError(
+                f"sequence_length is {config.sequence_length}, but the model knows only "
+                f"{limit} positions (max_positions)"
+            )
+
+    # ------------------------------------------------------------------------- save and resume
+
+    @classmethod
+    def start(
+        cls,
+        model: BriLLM,
+        train_ids: Array,
+        heldout_ids: Array,
+        config: TrainConfig,
+        run: Path,
+    ) -> Trainer:
+        """A trainer that keeps its run in a folder, which must not hold another run."""
+        try:
+            run.mkdir(parents=True, exist_ok=True)
+            if latest_checkpoint(run) is not None:
+                raise UserError(
+                    f"{run} already holds a run; add --resume to go on with it, or choose another"
+                )
+            save_arrays(
+                run / "text.safetensors",
+                {"train": train_ids.astype(np.int32), "heldout": heldout_ids.astype(np.int32)},
+            )
+        except OSError as error:
+            raise UserError(f"cannot write to {run}: {error.strerror}; choose another") from None
+        return cls(model, train_ids, heldout_ids, config, run)
+
+    @classmethod
+    def resume(cls, run: Path, backend: str = "numba", **changes: Any) -> Trainer:
+        """Go on with the newest checkpoint, bit for bit as if the run had never stopped.
+
+        Parameters
+        ----------
+        **changes
+            Settings of `TrainConfig` to change, such as ``steps``.
+        """
+        model = load_model(run, backend)
+        state = load_training(run)
+        text = load_text(run)
+        config = TrainConfig.from_json({**state.settings["config"], **changes})
+        trainer = cls(model, text["train"], text["heldout"], config, run)
+        arrays = state.arrays
+        try:
+            for name, array in trainer.learner.parameters.items():
+                array[...] = arrays[f"weights.{name}"]
+                trainer.optimiser.mean[name][...] = arrays[f"mean.{name}"]
+                trainer.optimiser.square[name][...] = arrays[f"square.{name}"]
+            trainer.rng.bit_generator.state = state.settings["random_state"]
+        except (KeyError, ValueError) as error:
+            raise UserError(f"the training state of {run} is damaged ({error})") from None
+        trainer.step = trainer._saved_step = state.step
+        trainer.history = [r for r in read_history(run) if r.step <= state.step]
+        trainer.seconds = trainer.history[-1].seconds if trainer.history else 0.0
+        return trainer
+
+    def save(self) -> None:
+        """Write a checkpoint, unless this step has one."""
+        if self.run_folder is None or self._saved_step == self.step:
+            return
+        groups = {
+            "weights": self.learner.parameters,
+            "mean": self.optimiser.mean,
+            "square": self.optimiser.square,
+        }
+        arrays = {f"{g}.{n}": a for g, named in groups.items() for n, a in named.items()}
+        settings = {
+            "config": self.config.to_json(),
+            "random_state": self.rng.bit_generator.state,
+            "text_sha256": text_digest(self.train_ids, self.heldout_ids),
+        }
+        save_checkpoint(
+            self.run_folder, self.model, TrainingState(self.step, arrays, dict(settings))
+        )
+        self._saved_step = self.step
+
+    # ------------------------------------------------------------------------------------ loop
+
+    @property
+    def progress(self) -> float:
+        """Share of the run that is over, by steps or by time, whichever is further."""
+        shares = [0.0]
+        if self.config.steps is not None:
+            shares.append(self.step / self.config.steps)
+        if self.config.minutes is not None:
+            shares.append(self.seconds / (60 * self.config.minutes))
+        return max(shares)
+
+    def heldout_loss(self) -> float:
+        """Held-out nats per token of the averaged weights, on the part used for the curve."""
+        return window_loss(self.model, self.heldout_ids[: _CURVE_TOKENS + 1])
+
+    def train_step(self) -> Record:
+        """Draw a batch, find the gradients, update; raises `UserError` if the loss is not finite."""
+        config = self.config
+        rate = learning_rate(config, self.step, self.progress)
+        tokens = draw_windows(self.train_ids, config.batch_size, config.sequence_length, self.rng)
+        candidates = None
+        if self._successors is not None:
+            candidates = with_negatives(tokens, self._successors)
+        loss, gradients = self.learner.loss_and_gradients(tokens, candidates)
+        if math.isfinite(loss):
+            norm = self.optimiser.update(gradients, self.step + 1, rate)
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            last = latest_checkpoint(self.run_folder) if self.run_folder else None
+            raise UserError(
+                f"the loss became {loss} at step {self.step + 1}; "
+                f"last good checkpoint: {last or 'none'}; try a smaller learning rate"
+            )
+        self.step += 1
+        positions = config.batch_size * config.sequence_length
+        return Record(self.step, self.seconds, self.step * positions, rate, loss, norm)
+
+    def train(
+        self,
+        *,
+        progress_bar: bool = True,
+        on_step: Callable[[Record], None] | None = None,
+    ) -> list[Record]:
+        """Train to the end of the run and return the history.
+
+        Raises
+        ------
+        Interrupted
+            After Ctrl-C, once the current step is complete and saved.
+        UserError
+            The loss is not finite, or a checkpoint cannot be written.
+        """
+        config = self.config
+        self._warm_up()
+        began = time.perf_counter() - self.seconds
+        with self._history_file() as write, self._bar(progress_bar) as bar, self._catch_interrupt():
+            while self.progress < 1:
+                record = self.train_step()
+                self.seconds = time.perf_counter() - began
+                last = self.progress >= 1
+                heldout = math.nan
+                if last or (config.evaluate_every and self.step % config.evaluate_every == 0):
+                    heldout = self.heldout_loss()
+                    self.seconds = time.perf_counter() - began
+                record = Record(
+                    **{**vars(record), "seconds": self.seconds, "heldout_loss": heldout}
+                )
+                self.history.append(record)
+                write(record)
+                if on_step is not None:
+                    on_step(record)
+                self._show(bar, record)
+                stop = self._stop_requested
+                every = config.checkpoint_every
+                if last or stop or (every and self.step % every == 0):
+                    self.save()
+                    self.seconds = time.perf_counter() - began
+                if stop and not last:
+                    raise Interrupted(f"interrupted after step {self.step}")
+        return self.history
+
+    def _warm_up(self) -> None:
+        """Compile what the loop calls, before the clock starts."""
+        tokens = self.train_ids[None, :2]
+        self.learner.loss_and_gradients(tokens)
+        self.model.nll(tokens)
+        arrays = [np.zeros(1, next(iter(self.model.parameters.values())).dtype) for _ in range(5)]
+        self.learner.operations.adamw(*arrays, 1.0, 1, 0.0, 0.0, 0.5, 0.5, 1e-8, 0.5)
+
+    def _bar(self, shown: bool) -> Any:
+        by_steps = self.config.minutes is None
+        total = self.config.steps if by_steps else round(60 * (self.config.minutes or 0))
+        return tqdm(
+            total=total,
+            initial=self.step if by_steps else int(self.seconds),
+            unit="step" if by_steps else "s",
+            disable=not shown,
+            dynamic_ncols=True,
+        )
+
+    def _show(self, bar: Any, record: Record) -> None:
+        """Move the progress bar on; a dozen times a second at most is tqdm's own care."""
+        done = record.step if self.config.minutes is None else int(record.seconds)
+        bar.update(min(done, bar.total or done) - bar.n)
+        heldout = next(
+            (r.heldout_loss for r in reversed(self.history) if not math.isnan(r.heldout_loss)), None
+        )
+        text = f"loss {record.train_loss:.3f}"
+        bar.set_postfix_str(text + (f", held out {heldout:.3f}" if heldout else ""), refresh=False)
+
+    @contextmanager
+    def _history_file(self) -> Iterator[Callable[[Record], None]]:
+        """Append to history.csv as the run goes; rows after the checkpoint are dropped first."""
+        if self.run_folder is None:
+            yield lambda record: None
+            return
+        path = self.run_folder / "history.csv"
+        kept = path.with_name("history.csv.tmp")
+        try:
+            with kept.open("w", encoding="utf-8", newline="") as file:
+                csv.writer(file).writerows([_COLUMNS, *map(_row, self.history)])
+            kept.replace(path)
+            file = path.open("a", encoding="utf-8", newline="")
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {error.strerror}") from None
+        with file:
+            writer = csv.writer(file)
+
+            def write(record: Record) -> None:
+                try:
+                    writer.writerow(_row(record))
+                    file.flush()
+                except OSError as error:
+                    raise UserError(f"cannot write {path}: {error.strerror}") from None
+
+            yield write
+
+    @contextmanager
+    def _catch_interrupt(self) -> Iterator[None]:
+        """Let Ctrl-C finish the step and save; a second one stops at once."""
+        self._stop_requested = False
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = signal.getsignal(signal.SIGINT)
+
+        def request(number: int, frame: Any) -> None:
+            self._stop_requested = True
+            signal.signal(signal.SIGINT, before)
+
+        signal.signal(signal.SIGINT, request)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+
+def _row(record: Record) -> list[float | str]:
+    """A line of history.csv; what was not measured stays empty."""
+    values = [getattr(record, name) for name in _COLUMNS]
+    return ["" if isinstance(x, float) and math.isnan(x) else x for x in values]
+
+
+def read_history(run: Path) -> list[Record]:
+    """The history of a run, from its CSV file; a row cut short by a crash ends it."""
+    path = run / "history.csv"
+    if not path.is_file():
+        return []
+    records = []
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            try:
+                numbers = {k: float(v) if v else math.nan for k, v in row.items()}
+                records.append(
+                    Record(**{**numbers, "step": int(row["step"]), "tokens": int(row["tokens"])})
+                )
+            except (TypeError, ValueError):
+                break
+    return records
+
+
+def load_text(run: Path) -> dict[str, Array]:
+    """Token ids of the training and held-out text of a run, int64."""
+    arrays = read_arrays(run / "text.safetensors")
+    if arrays.keys() != {"train", "heldout"}:
+        raise UserError(f"{run / 'text.safetensors'} is damaged: expected train and heldout")
+    return {name: array.astype(np.int64) for name, array in arrays.items()}
+
+
+def text_digest(train_ids: Array, heldout_ids: Array) -> str:
+    """sha256 over the token ids of a run's text: is it the same text?"""
+    digest = hashlib.sha256()
+    for ids in (train_ids, heldout_ids):
+        digest.update(np.asarray(ids, "<i8").tobytes())
+        digest.update(b"|")
+    return digest.hexdigest()
