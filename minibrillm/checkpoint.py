@@ -178,7 +178,7 @@ def save_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
     """Write arrays under a temporary name, flush and rename."""
     temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
     _write_arrays(temporary, arrays)
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def _write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from minibrillm.errors import UserError
 
@@ -52,11 +52,11 @@ _MODEL_PRESETS: dict[str, dict[str, Any]] = {
 class _Record:
     """Checked, immutable settings that go to JSON and back."""
 
-    _choices: dict[str, tuple[str, ...]] = {}
+    _choices: ClassVar[dict[str, tuple[str, ...]]] = {}
 
     def to_json(self) -> dict[str, Any]:
         """Plain dictionary of every setting."""
-        return dataclasses.asdict(self)  # type: ignore[call-overload,no-any-return]
+        return dataclasses.asdict(self)  # type: ignore[call-overload]
 
     @classmethod
     def from_json(cls, settings: dict[str, Any]) -> Self:

@@ -157,7 +157,7 @@ class Competition(NamedTuple):
 def start_state(
     parameters: Mapping[str, Array], config: ModelConfig, nodes: Array
 ) -> tuple[State, Array]:
-    """The memory of streams that begin at ``nodes`` (B,), and the pre-activation of r_0 (eq. 1-2)."""
+    """Memory of streams that begin at ``nodes`` (B,), and the pre-activation of r_0 (eq. 1-2)."""
     d = config.d_node
     dtype = next(iter(parameters.values())).dtype
     if config.start == "ones":

@@ -65,6 +65,12 @@ def _jit(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     return decorate
 
 
+def cache_folder() -> str:
+    """Where compiled kernels are kept between processes."""
+    stats: Any = getattr(_run_adamw, "stats", None)
+    return str(getattr(stats, "cache_path", None) or "none: compiled in each process")
+
+
 # ------------------------------------------------------------------------- one caller at a time
 
 _LOCK = threading.RLock()
@@ -676,7 +682,6 @@ def _run_competition(
             _pack(edges, u, low, own, weight.reshape(d, n_columns, d), bias.reshape(n_columns, d))
             _weigh_columns(prior, u, own, classes, log_weight)
             if gradient:
-                d_weight[:] = 0
                 d_bias[:] = 0
             rows = max(_MIN_ROWS, min(_MAX_ROWS, _TILE // width))
             for first in range(work.start[g], work.start[g + 1], rows):
@@ -705,10 +710,13 @@ def _run_competition(
                                 row[k * d + o] *= scale
                 if gradient:
                     np.dot(h, weight.T, d_signals[first:last])
-                    np.dot(a.T, h, part)
-                    for i in range(d):
-                        for j in range(width):
-                            d_weight[i, j] += part[i, j]
+                    if first == work.start[g]:
+                        np.dot(a.T, h, d_weight)
+                    else:
+                        np.dot(a.T, h, part)
+                        for i in range(d):
+                            for j in range(width):
+                                d_weight[i, j] += part[i, j]
                     for r in range(last - first):
                         for j in range(width):
                             d_bias[j] += h[r, j]
@@ -735,7 +743,7 @@ def _work(
     groups: Groups,
 ) -> _Work:
     """Sort the positions by source and look up the column of each target."""
-    n_streams, n, d = incoming.shape
+    _, n, d = incoming.shape
     dtype, order = incoming.dtype, groups.order
     u, v = tokens[:, :-1].ravel()[order], tokens[:, 1:].ravel()[order]
     chosen = np.empty((len(u), 0), np.int64)
@@ -761,6 +769,7 @@ def _work(
     columns = graph.n_nodes if config.edges == "three_part" else graph.out_degree[groups.label] + 1
     # A source costs its positions, and the packing of its edges, which is worth about 16 of them.
     cost = columns * (np.diff(groups.start) + 16.0)
+    bin_start, bin_group = _deal(cost, _BINS)
     return _Work(
         incoming.reshape(-1, d)[order],
         encoding,
@@ -770,7 +779,8 @@ def _work(
         prior(u_chosen, chosen),
         groups.label,
         groups.start,
-        *_deal(cost, _BINS),
+        bin_start,
+        bin_group,
         np.full(1, 1 / len(u), dtype),
     )
 

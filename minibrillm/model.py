@@ -162,7 +162,7 @@ class BriLLM:
     def path(self, tokens: Array, state: State | None = None) -> Path:
         """Send the signal along ``tokens`` (T,) or (B, T): `minibrillm.reference.path_forward`."""
         batch = self._batch(tokens, state)
-        return self.operations.path_forward(self.parameters, self.graph, self.config, batch, state)  # type: ignore[no-any-return]
+        return self.operations.path_forward(self.parameters, self.graph, self.config, batch, state)
 
     def nll(
         self, tokens: Array, state: State | None = None, candidates: Array | None = None
@@ -221,7 +221,7 @@ class BriLLM:
         if batch.shape[1] > 1:
             incoming = np.concatenate([self.path(batch).incoming, incoming], axis=1)
         out = self.operations.energies(self.parameters, self.graph, self.config, batch, incoming)
-        return out if np.ndim(tokens) == 2 else out[0]  # type: ignore[no-any-return]
+        return out if np.ndim(tokens) == 2 else out[0]
 
     def prior(self, nodes: Array) -> Array:
         """π(·|u), what is added to the energies before the softmax: (...) -> (..., V)."""
@@ -256,7 +256,7 @@ class BriLLM:
             state.incoming[:, None],
             state.position,
         )
-        return e[0, 0].astype(np.float64) + self.prior(state.node)[0]  # type: ignore[no-any-return]
+        return e[0, 0].astype(np.float64) + self.prior(state.node)[0]
 
     def stream(
         self,

@@ -22,7 +22,8 @@ def initialise(
 
     Weights are uniform in ± ``config.initial_range`` (synapses zero, so that an edge starts as
     axon + dendrite). Biases: uniform likewise for ``shared`` edges, zero for ``three_part``.
-    ρ is spread evenly over [-2, 3]: time constants from 0.5 to 21 steps. α starts at 0: a plain mean.
+    ρ is spread evenly over [-2, 3]: time constants from 0.5 to 21 steps. α starts at 0, a plain
+    mean.
 
     Parameters
     ----------
@@ -41,7 +42,11 @@ def initialise(
     for name, shape in config.shapes(n_nodes, n_edges).items():
         if name == "decay_logit":
             array = np.linspace(-2, 3, shape[0])
-        elif name == "position_logits" or name.startswith("synapse") or (three_part and name.endswith("bias")):
+        elif (
+            name == "position_logits"
+            or name.startswith("synapse")
+            or (three_part and name.endswith("bias"))
+        ):
             array = np.zeros(shape)
         else:
             array = rng.uniform(-config.initial_range, config.initial_range, shape)

@@ -89,7 +89,7 @@ def column_of(graph: TokenGraph, config: ModelConfig, u: int, v: Array) -> Array
 
 
 def column_weights(graph: TokenGraph, config: ModelConfig, u: int) -> Array:
-    """What each column at u weighs in the full softmax: π, and the class's log mass, (K,) (eq. 9)."""
+    """What each column at u weighs in the full softmax: π, the class's log mass, (K,) (eq. 9)."""
     everyone = np.zeros(graph.n_nodes) if graph.prior is None else graph.prior.row(u)
     if config.edges == "three_part":
         return everyone
@@ -231,7 +231,7 @@ def path_backward(
 def _responses(
     parameters: Parameters, graph: TokenGraph, config: ModelConfig, u: int, a: Array, p: Array
 ) -> tuple[Array, Array, Array, Array]:
-    """All columns at u answer the signals a (N, d) that reach it at encodings p (N, d) (eq. 4-5)."""
+    """All columns at u answer the signals a (N, d) at encodings p (N, d) (eq. 4-5)."""
     targets, weight, bias = out_edges(parameters, graph, config, u)
     h = a @ weight + bias[:, None, :] + p  # (N, d) @ (K, d, d) -> (K, N, d)
     y = gelu(h)
@@ -284,7 +284,7 @@ def compete(
     -------
     Competition
     """
-    n_streams, n, d = incoming.shape
+    n_streams, n, _ = incoming.shape
     groups, signals, truth, encoding = _sources(config, tokens, incoming, first)
     nll = np.empty(n_streams * n, incoming.dtype)
     d_incoming = np.empty_like(signals)

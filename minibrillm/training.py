@@ -242,7 +242,7 @@ class Trainer:
         return window_loss(self.model, self.heldout_ids[: _CURVE_TOKENS + 1])
 
     def train_step(self) -> Record:
-        """Draw a batch, find the gradients, update; raises `UserError` if the loss is not finite."""
+        """Draw a batch, find the gradients, update; a loss that is not finite is a `UserError`."""
         config = self.config
         rate = learning_rate(config, self.step, self.progress)
         tokens = draw_windows(self.train_ids, config.batch_size, config.sequence_length, self.rng)
@@ -397,11 +397,10 @@ def read_history(run: Path) -> list[Record]:
     with path.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             try:
-                numbers = {k: float(v) if v else math.nan for k, v in row.items()}
-                records.append(
-                    Record(**{**numbers, "step": int(row["step"]), "tokens": int(row["tokens"])})
-                )
-            except (TypeError, ValueError):
+                step, tokens = int(row["step"]), int(row["tokens"])
+                rest = {k: float(row[k]) if row[k] else math.nan for k in _COLUMNS[3:]}
+                records.append(Record(step, float(row["seconds"]), tokens, **rest))
+            except (KeyError, TypeError, ValueError):
                 break
     return records
 

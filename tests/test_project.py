@@ -31,12 +31,13 @@ IMPORT_ORDER = (
     "parameters",
     "reference",
     "kernels",
+    "generation",
     "model",
+    "parity",
     "optim",
     "checkpoint",
-    "training",
-    "generation",
     "evaluation",
+    "training",
     "inspection",
     "plotting",
     "widgets",
@@ -65,7 +66,9 @@ def notebook_code(text: str) -> str:
     for cell in json.loads(text)["cells"]:
         source = "".join(cell["source"])
         if cell["cell_type"] == "code" and not source.lstrip().startswith("%%"):
-            cells.append(re.sub(r"(?m)^([ \t]*)[%!].*$", r"\1pass", source))
+            # A line that begins with "% " or "!=" continues an expression: it is no magic.
+            magic = r"(?m)^([ \t]*)([%!]\w.*|\?{1,2}[\w.]+|[\w.]+\?{1,2})$"
+            cells.append(re.sub(magic, r"\1pass", source))
     return "\n".join(cells)
 
 
@@ -357,17 +360,14 @@ def test_encoding_rule_accepts(call: str) -> None:
 
 
 def test_notebook_code_is_read() -> None:
+    lines = ["%matplotlib inline", "if x:", "    !ls", "np.dot?", "y = (a", "    % b)", "open(p)"]
     cells = [
         {"cell_type": "markdown", "source": ["open(p)"]},
-        {
-            "cell_type": "code",
-            "source": ["%matplotlib inline\n", "if x:\n", "    !ls\n", "open(p)"],
-        },
+        {"cell_type": "code", "source": [line + "\n" for line in lines]},
         {"cell_type": "code", "source": "%%bash\necho hello world"},
     ]
-    assert calls_without_encoding(notebook_code(json.dumps({"cells": cells}))) == [
-        "line 4: open(p)"
-    ]
+    code = notebook_code(json.dumps({"cells": cells}))
+    assert calls_without_encoding(code) == ["line 7: open(p)"]
 
 
 # 3. Imports go one way

@@ -147,6 +147,8 @@ def test_unknown_characters() -> None:
     assert tokenizer.unknown("a界z世a世") == ["z", "世", "界"]
     assert tokenizer.encode("a\U0010ffff\0").tolist() == [1, 0, 0]
     assert tokenizer.decode([0, 1]) == "\ufffda"
+    assert tokenizer.unknown_id == 0
+    assert BPE.unknown_id is None
 
 
 def test_bpe_sizes() -> None:

@@ -1,0 +1,464 @@
+"""The command line: ``minibrillm`` or ``python -m minibrillm``."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from minibrillm import __version__
+from minibrillm.errors import UserError
+
+if TYPE_CHECKING:
+    from minibrillm.model import BriLLM
+    from minibrillm.training import Trainer
+
+app = typer.Typer(
+    help="BriLLM, the signal-flow language model: train, evaluate, generate, compare.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Backend = Annotated[str, typer.Option(help="numba (fast) or numpy (the textbook).")]
+Seed = Annotated[int, typer.Option(help="Seed of weights and batches, or of the text generated.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
+
+
+def _say(line: str = "") -> None:
+    typer.echo(line)
+
+
+def _notice(line: str) -> None:
+    typer.echo(f"note: {line}", err=True)
+
+
+# ------------------------------------------------------------------------------------------ train
+
+
+@app.command()
+def train(
+    text: Annotated[
+        Path | None, typer.Argument(help="UTF-8 text to learn from (not needed with --resume).")
+    ] = None,
+    preset: Annotated[str, typer.Option(help="mini, released or paper.")] = "mini",
+    minutes: Annotated[float | None, typer.Option(help="Train so long (default 3).")] = None,
+    steps: Annotated[int | None, typer.Option(help="Train so many steps.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the run (default runs/TEXT-PRESET).")
+    ] = None,
+    resume: Annotated[bool, typer.Option(help="Go on with the run in --out.")] = False,
+    seed: Seed = 0,
+    backend: Backend = "numba",
+    tokenizer: Annotated[str, typer.Option(help="characters or bpe.")] = "characters",
+    vocab_size: Annotated[
+        int | None, typer.Option(help="Largest vocabulary (default: every character; BPE 512).")
+    ] = None,
+    heldout: Annotated[float, typer.Option(help="Share of the text held out, at its end.")] = 0.1,
+    d_node: Annotated[int | None, typer.Option(help="Node width d (default 32).")] = None,
+    min_count: Annotated[
+        int | None, typer.Option(help="How often a bigram must be seen to have its own edge.")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Sequences a step.")] = None,
+    sequence_length: Annotated[int | None, typer.Option(help="Edges a sequence crosses.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    negatives: Annotated[
+        int | None, typer.Option(help="Train with k negatives, not the exact softmax (0).")
+    ] = None,
+    checkpoint_every: Annotated[
+        int | None, typer.Option(help="Steps between checkpoints; 0: only at the end.")
+    ] = None,
+) -> None:
+    """Train a model on a text, and show how good it is on the part held out."""
+    from minibrillm.config import ModelConfig, TrainConfig
+    from minibrillm.training import Trainer
+
+    schedule = {"minutes": minutes, "steps": steps}
+    schedule |= {
+        "batch_size": batch_size,
+        "sequence_length": sequence_length,
+        "learning_rate": learning_rate,
+        "negatives": negatives,
+        "checkpoint_every": checkpoint_every,
+    }
+    settings: dict[str, Any] = {k: v for k, v in schedule.items() if v is not None}
+    if resume:
+        if out is None:
+            if text is None:
+                raise UserError("--resume needs --out RUN, the folder of the run to go on with")
+            out = _default_run(text, preset)
+        trainer = Trainer.resume(out, backend, **settings)
+        if text is not None:
+            _check_same_text(trainer, text, heldout)
+        _say(f"resuming {out} at step {trainer.step}")
+    else:
+        if text is None:
+            raise UserError(
+                "name a text to train on: minibrillm train TEXT (or --resume --out RUN)"
+            )
+        changes = {k: v for k, v in {"d_node": d_node, "min_count": min_count}.items() if v}
+        for name, value in (("d_node", d_node), ("min_count", min_count)):
+            if value is not None and value < 1:
+                raise UserError(f"--{name.replace('_', '-')} is {value}; expected at least 1")
+        config = ModelConfig.preset(preset, **changes)
+        if minutes is None and steps is None:
+            settings["minutes"] = 3.0
+        training = TrainConfig.preset(preset, seed=seed, **settings)
+        out = out or _default_run(text, preset)
+        trainer = _new_run(text, config, training, out, tokenizer, vocab_size, heldout, backend)
+    _plan(trainer, out)
+    _train_and_report(trainer, out)
+
+
+def _default_run(text: Path, preset: str) -> Path:
+    return Path("runs") / f"{text.stem}-{preset}"
+
+
+def _new_run(
+    path: Path,
+    config: Any,
+    training: Any,
+    out: Path,
+    tokenizer: str,
+    vocab_size: int | None,
+    heldout: float,
+    backend: str,
+) -> Trainer:
+    from minibrillm.corpus import read_text, split_text
+    from minibrillm.graph import TokenGraph
+    from minibrillm.model import BriLLM
+    from minibrillm.tokenizer import train_tokenizer
+    from minibrillm.training import Trainer
+
+    split = split_text(read_text(path), heldout)
+    if not split.train or len(split.heldout) < 2:
+        raise UserError(f"{path} is too short to train on and hold a part out; give more text")
+    tok = train_tokenizer(split.train, tokenizer, vocab_size)
+    train_ids, heldout_ids = tok.encode(split.train), tok.encode(split.heldout)
+    n_edges = training.sequence_length
+    if len(train_ids) <= n_edges or len(heldout_ids) < 2:
+        raise UserError(
+            f"{path} is shorter than one sequence: {len(train_ids)} tokens to train on, a sequence "
+            f"has {n_edges + 1}; give more text or a smaller --sequence-length"
+        )
+    graph = TokenGraph.from_ids(
+        train_ids, tok.n_nodes, min_count=config.min_count, prior=config.prior == "hebbian"
+    )
+    model = BriLLM.create(config, tok, graph, seed=training.seed, backend=backend)
+    return Trainer.start(model, train_ids, heldout_ids, training, out)
+
+
+def _check_same_text(trainer: Trainer, path: Path, heldout: float) -> None:
+    import numpy as np
+
+    from minibrillm.corpus import read_text, split_text
+
+    split = split_text(read_text(path), heldout)
+    encode = trainer.model.tokenizer.encode
+    same = np.array_equal(encode(split.train), trainer.train_ids)
+    if not same or not np.array_equal(encode(split.heldout), trainer.heldout_ids):
+        raise UserError(
+            f"{path} is not the text this run was trained on; leave it out to go on with the "
+            "run's own text, or start a new run"
+        )
+
+
+def _plan(trainer: Trainer, out: Path | None) -> None:
+    """Say what is about to happen."""
+    from minibrillm.parameters import training_memory
+
+    model, config = trainer.model, trainer.config
+    graph, shape = model.graph, model.config
+    end = [f"{config.steps} steps"] if config.steps is not None else []
+    end += [f"{config.minutes:g} min"] if config.minutes is not None else []
+    memory = training_memory(shape, graph.n_nodes, graph.n_edges)
+    lines = {
+        "text": f"{len(trainer.train_ids):,} tokens to train on, "
+        f"{len(trainer.heldout_ids):,} held out",
+        "graph": f"{graph.n_nodes:,} nodes, {graph.n_edges:,} private edges "
+        f"({graph.n_edges / graph.n_nodes**2:.1%} of all pairs)",
+        "model": f"memory {shape.memory}, edges {shape.edges}, prior {shape.prior}, "
+        f"d = {shape.d_node}: {model.n_parameters:,} parameters",
+        "memory": f"about {memory / 1e6:,.0f} MB for weights, gradients and optimiser",
+        "training": f"{' or '.join(end)}, {config.batch_size} × {config.sequence_length} tokens "
+        f"a step, {_threads(model.backend)}, seed {config.seed}",
+        "run": "not kept" if out is None else str(out),
+    }
+    for name, line in lines.items():
+        _say(f"{name:>9}  {line}")
+
+
+def _threads(backend: str) -> str:
+    if backend != "numba":
+        return "NumPy"
+    import numba
+
+    count = numba.get_num_threads()
+    return f"Numba on {count} thread{'s' * (count != 1)}"
+
+
+def _train_and_report(trainer: Trainer, out: Path | None) -> None:
+    from minibrillm.evaluation import evaluate as score
+
+    _train(trainer)
+    last = trainer.history[-1] if trainer.history else None
+    if last is not None:
+        _say(f"\n{last.step} steps, {last.tokens:,} tokens in {last.seconds:.0f} s")
+    _say(score(trainer.model, trainer.heldout_ids, trainer.train_ids).table())
+    _say("\na sample (temperature 0.7):")
+    _stream(trainer.model, "", 300, temperature=0.7, seed=trainer.config.seed)
+    if out is not None:
+        _say(f"\nsaved in {out}; go on with: minibrillm generate {out} --prompt TEXT")
+
+
+def _train(trainer: Trainer) -> None:
+    from minibrillm.training import Interrupted
+
+    try:
+        trainer.train(progress_bar=sys.stderr.isatty())
+    except Interrupted as stop:
+        kept = ""
+        if trainer.run_folder is not None:
+            kept = f"; saved, go on with: minibrillm train --resume --out {trainer.run_folder}"
+        typer.echo(f"{stop}{kept}", err=True)
+        raise typer.Exit(130) from None
+
+
+# ------------------------------------------------------------------------------------------- demo
+
+
+@app.command()
+def demo(
+    minutes: Annotated[float, typer.Option(help="Training time.")] = 0.5,
+    out: Annotated[Path | None, typer.Option(help="Keep the run in this folder.")] = None,
+    seed: Seed = 0,
+    backend: Backend = "numba",
+) -> None:
+    """Train on the bundled Chinese and English stories, no network, and write in both."""
+    from minibrillm.config import TrainConfig
+    from minibrillm.corpus import LANGUAGES, bundled_text
+    from minibrillm.evaluation import evaluate as score
+    from minibrillm.model import BriLLM
+    from minibrillm.training import Trainer
+
+    text = bundled_text("train")
+    model = BriLLM.from_text(text, seed=seed, backend=backend)
+    encode = model.tokenizer.encode
+    train_ids, heldout_ids = encode(text), encode(bundled_text("test"))
+    config = TrainConfig.preset("mini", minutes=minutes, seed=seed)
+    trainer = (
+        Trainer(model, train_ids, heldout_ids, config)
+        if out is None
+        else Trainer.start(model, train_ids, heldout_ids, config, out)
+    )
+    _plan(trainer, out)
+    _train(trainer)
+    for language in LANGUAGES:
+        ids = encode(bundled_text("test", (language,)))
+        _say(f"\nstories not trained on, {_LANGUAGE_NAMES[language]}:")
+        _say(score(trainer.model, ids, train_ids).table())
+    for prompt in ("妈妈", "One day"):
+        _say(f"\n{prompt!r} goes on (temperature 0.5):")
+        _stream(trainer.model, prompt, 160, temperature=0.5, seed=seed, stop="\n")
+
+
+_LANGUAGE_NAMES = {"zh": "Chinese", "en": "English"}
+
+
+# ------------------------------------------------------------------------------ evaluate, generate
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    text: Annotated[
+        Path | None, typer.Argument(help="Text to score (default: what the run held out).")
+    ] = None,
+    backend: Backend = "numba",
+    as_json: AsJson = False,
+) -> None:
+    """Score a model on text it has not seen, beside n-grams on the same tokens."""
+    from minibrillm.checkpoint import load_model
+    from minibrillm.corpus import read_text
+    from minibrillm.evaluation import evaluate as score
+    from minibrillm.training import load_text
+
+    model = load_model(run, backend)
+    kept = load_text(run)
+    ids = kept["heldout"]
+    if text is not None:
+        ids = model.tokenizer.encode(_known(model, read_text(text)))
+    result = score(model, ids, kept["train"])
+    _say(json.dumps(result.to_json(), indent=1) if as_json else result.table())
+
+
+@app.command()
+def generate(
+    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    prompt: Annotated[str, typer.Option(help="Text to go on from; empty: a random start.")] = "",
+    tokens: Annotated[int, typer.Option(help="At most so many new tokens.")] = 200,
+    greedy: Annotated[bool, typer.Option(help="Always the loudest answer.")] = False,
+    temperature: Annotated[float, typer.Option(help="Divides the logits.")] = 0.8,
+    top_k: Annotated[int, typer.Option(help="Only the k likeliest tokens; 0: all.")] = 0,
+    top_p: Annotated[float, typer.Option(help="Only the likeliest that hold this much.")] = 1.0,
+    seed: Annotated[int | None, typer.Option(help="The same seed gives the same text.")] = None,
+    stop: Annotated[str | None, typer.Option(help="Stop at this token, e.g. a full stop.")] = None,
+    backend: Backend = "numba",
+) -> None:
+    """Continue a prompt, in Chinese or in English."""
+    from minibrillm.checkpoint import load_model
+
+    if tokens < 1:
+        raise UserError(f"--tokens is {tokens}; expected at least 1")
+    model = load_model(run, backend)
+    stop = None if stop is None else stop.replace("\\n", "\n")
+    _stream(
+        model,
+        _known(model, prompt),
+        tokens,
+        temperature=0.0 if greedy else temperature,
+        top_k=top_k,
+        top_p=top_p,
+        seed=seed,
+        stop=stop,
+    )
+
+
+def _known(model: BriLLM, text: str) -> str:
+    """The same text, with a notice if the vocabulary lacks some of its characters."""
+    unknown = model.tokenizer.unknown(text)
+    if unknown:
+        shown = " ".join(repr(c) for c in unknown[:8]) + (" …" if len(unknown) > 8 else "")
+        _notice(f"the model does not know {shown}; read as <unk>")
+    return text
+
+
+def _stream(model: BriLLM, prompt: str, n_tokens: int, **settings: Any) -> None:
+    """Write the prompt and what follows it to the terminal as it comes."""
+    pieces = model.stream(prompt, n_tokens, **settings)
+    first = next(pieces, "")  # an impossible setting is refused before anything is written
+    sys.stdout.write(prompt + first)
+    for piece in pieces:
+        sys.stdout.write(piece)
+        sys.stdout.flush()
+    sys.stdout.write("\n")
+
+
+# ------------------------------------------------------------------------------------ parity, info
+
+
+@app.command()
+def parity(
+    file: Annotated[Path, typer.Argument(help="Golden vectors, .npz (MODEL.md says the layout).")],
+    as_json: AsJson = False,
+) -> None:
+    """Compare both backends with vectors of the released model; exit 1 if float64 disagrees."""
+    from minibrillm.parity import TOLERANCE, compare, load_golden
+
+    found = compare(load_golden(file))
+    failed = sorted({c.quantity for c in found if not c.agrees})
+    if as_json:
+        rows = [{**vars(c), "agrees": c.agrees} for c in found]
+        _say(json.dumps({"file": str(file), "failed": failed, "comparisons": rows}, indent=1))
+    else:
+        _say(f"largest relative error against {file}")
+        columns = list(dict.fromkeys((c.backend, c.dtype) for c in found))
+        _say(" " * 15 + "".join(f"{f'{b} {d}':>16}" for b, d in columns))
+        for quantity in dict.fromkeys(c.quantity for c in found):
+            errors = [c for c in found if c.quantity == quantity]
+            mark = "" if all(c.agrees for c in errors) else "   DIFFERS"
+            _say(f"{quantity:15}" + "".join(f"{c.error:16.1e}" for c in errors) + mark)
+    if failed:
+        typer.echo(f"float64 differs by more than {TOLERANCE:g}: {', '.join(failed)}", err=True)
+        raise typer.Exit(1)
+    if not as_json:
+        _say(f"float64 agrees to {TOLERANCE:g}")
+
+
+@app.command()
+def info(as_json: AsJson = False) -> None:
+    """Versions, threads, BLAS and fonts: what a bug report needs."""
+    import importlib.metadata
+
+    import numba
+    import numpy as np
+    import threadpoolctl
+
+    from minibrillm import kernels
+    from minibrillm.plotting import chinese_font
+
+    kernels.adamw(*np.zeros((5, 1)), 1.0, 1, 0.0, 0.0, 0.5, 0.5, 1e-8, 0.5)  # starts the threads
+    packages = ("numpy", "scipy", "numba", "llvmlite", "matplotlib", "tokenizers", "safetensors")
+    versions = {}
+    for name in packages:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    blas = sorted(
+        {
+            f"{lib['internal_api']} {lib.get('version')} ({lib.get('architecture', 'unknown')})"
+            for lib in threadpoolctl.threadpool_info()
+            if lib["user_api"] == "blas"
+        }
+    )
+    facts: dict[str, Any] = {
+        "minibrillm": __version__,
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "system": platform.platform(),
+        **versions,
+        "threads": numba.get_num_threads(),
+        "cores": os.cpu_count(),
+        "threading layer": numba.threading_layer(),
+        "kernel cache": kernels.cache_folder(),
+        "BLAS": ", ".join(blas),
+        "Chinese font": chinese_font(),
+        "output encoding": sys.stdout.encoding,
+    }
+    if as_json:
+        _say(json.dumps(facts, indent=1, ensure_ascii=False))
+        return
+    for name, value in facts.items():
+        _say(f"{name:>16}  {value}")
+
+
+# ------------------------------------------------------------------------------------------- entry
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        _say(f"minibrillm {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line: a user's mistake is one line on stderr and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        # Chinese must come out on any terminal, Windows' code pages included.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors="replace")
+    try:
+        app()
+    except UserError as error:
+        typer.echo(f"error: {error}".replace("\n", " "), err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output, such as `head`, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)

@@ -1,0 +1,196 @@
+"""Figures. Every one returns its matplotlib ``Axes``; Chinese labels work on any machine."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib import font_manager
+
+from minibrillm.errors import UserError
+from minibrillm.inspection import Trace
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from minibrillm.training import Record
+
+Array = np.ndarray
+
+_BLUE, _ORANGE, _GREY = "#1f77b4", "#d95f02", "#9a9a9a"
+
+
+@functools.cache
+def chinese_font() -> str:
+    """Name of the font that draws Chinese: Noto Sans SC, carried by the package ``zhplot``.
+
+    Its file is added to matplotlib's fonts; importing ``zhplot`` itself would change settings.
+    """
+    found = importlib.util.find_spec("zhplot")
+    folder = Path(found.origin).parent / "fonts" if found and found.origin else None
+    files = sorted(folder.glob("*.[to]tf")) if folder else []
+    if not files:
+        raise UserError("the font for Chinese labels is missing; run: pip install zhplot")
+    font_manager.fontManager.addfont(files[0])
+    return font_manager.FontProperties(fname=files[0]).get_name()
+
+
+def use_fonts() -> None:
+    """Let every figure of this session draw Latin and Chinese text, and minus signs.
+
+    matplotlib falls back from one font to the next only if ``font.family`` itself is a list.
+    """
+    matplotlib.rcParams["font.family"] = ["DejaVu Sans", chinese_font()]
+    matplotlib.rcParams["axes.unicode_minus"] = False
+    matplotlib.rcParams["axes.spines.top"] = False
+    matplotlib.rcParams["axes.spines.right"] = False
+    matplotlib.rcParams["figure.constrained_layout.use"] = True
+
+
+def _axes(ax: Axes | None, width: float, height: float) -> Axes:
+    use_fonts()
+    return plt.subplots(figsize=(width, height))[1] if ax is None else ax
+
+
+def plot_answers(trace: Trace, step: int, *, top: int = 12, ax: Axes | None = None) -> Axes:
+    """The nodes that answer loudest after one token of a trace; the true next one in orange.
+
+    Parameters
+    ----------
+    trace : Trace
+        Of `minibrillm.inspection.trace`.
+    step : int
+        Which edge of the trace.
+    top : int
+        How many nodes.
+    """
+    ax = _axes(ax, 6, 0.28 * top + 0.9)
+    p, energy = trace.probabilities[step], trace.energies[step]
+    order = np.argsort(-p, kind="stable")[:top]
+    true = int(trace.tokens[step + 1])
+    if true not in order:
+        order = np.append(order[:-1], true)
+    names = [trace.label(int(v)) for v in order]
+    colours = [_ORANGE if v == true else _BLUE for v in order]
+    ax.barh(range(len(order)), p[order], color=colours)
+    for k, v in enumerate(order):
+        ax.text(p[v], k, f"  E = {energy[v]:.2f}", va="center", fontsize=8, color=_GREY)
+    ax.set_yticks(range(len(order)), names)
+    ax.invert_yaxis()
+    ax.set_xlim(0, min(1.0, 1.35 * p[order].max()))
+    ax.set_xlabel("p(v)")
+    past = "".join(trace.label(int(v)) for v in trace.tokens[: step + 1])
+    ax.set_title(f"{past} → ?", loc="left", fontsize=10)
+    return ax
+
+
+def plot_trace(trace: Trace, *, top: int = 8, ax: Axes | None = None) -> Axes:
+    """A sentence edge by edge: columns are steps, the nodes likeliest to answer stand in each.
+
+    Colour is the probability; the true next token is framed, or written below the line where it
+    is not among the loudest.
+    """
+    n = len(trace.tokens) - 1
+    ax = _axes(ax, 0.62 * n + 1.4, 0.36 * top + 1.7)
+    order = np.argsort(-trace.probabilities, axis=1, kind="stable")[:, :top]
+    shown = np.take_along_axis(trace.probabilities, order, axis=1)
+    ax.imshow(shown.T, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for i in range(n):
+        true = int(trace.tokens[i + 1])
+        for k in range(top):
+            v = int(order[i, k])
+            colour = "white" if shown[i, k] > 0.6 else "black"
+            ax.text(i, k, trace.label(v), ha="center", va="center", color=colour, fontsize=10)
+            if v == true:
+                ax.add_patch(plt.Rectangle((i - 0.5, k - 0.5), 1, 1, fill=False, ec=_ORANGE, lw=2))
+        rank = int(np.flatnonzero(np.argsort(-trace.probabilities[i], kind="stable") == true)[0])
+        text = trace.label(true) if rank < top else f"{trace.label(true)}\n({rank + 1})"
+        ax.text(i, top - 0.3, text, ha="center", va="top", color=_ORANGE, fontsize=10)
+    ax.set_xticks(range(n), [trace.label(int(v)) for v in trace.tokens[:-1]])
+    ax.xaxis.tick_top()
+    ax.set_yticks(range(top), [str(k + 1) for k in range(top)])
+    ax.set_ylim(top + 0.7, -0.5)
+    ax.tick_params(length=0)
+    for side in ax.spines.values():
+        side.set_visible(False)
+    return ax
+
+
+def plot_history(
+    history: Sequence[Record], baselines: dict[str, float] | None = None, *, ax: Axes | None = None
+) -> Axes:
+    """Training and held-out loss against seconds, in nats per token.
+
+    Parameters
+    ----------
+    history : sequence of Record
+    baselines : dict, optional
+        Name and loss of horizontal lines, such as n-grams.
+    """
+    ax = _axes(ax, 6.4, 3.6)
+    seconds = np.array([r.seconds for r in history])
+    train = np.array([r.train_loss for r in history])
+    heldout = np.array([r.heldout_loss for r in history])
+    measured = ~np.isnan(heldout)
+    ax.plot(seconds, train, color=_BLUE, lw=0.8, alpha=0.7, label="training batch")
+    ax.plot(seconds[measured], heldout[measured], "o-", color=_ORANGE, ms=4, label="held out")
+    for k, (name, loss) in enumerate((baselines or {}).items()):
+        ax.axhline(loss, color=_GREY, lw=1, ls=("--", ":", "-.")[k % 3], label=name)
+    ax.set_xlabel("seconds")
+    ax.set_ylabel("nats per token")
+    ax.legend(frameon=False, fontsize=9)
+    return ax
+
+
+def plot_model(*, ax: Axes | None = None) -> Axes:
+    """The whole model in one picture: four nodes, their edges, and the signal on its way."""
+    ax = _axes(ax, 8.4, 4.0)
+    places = {"我": (0.0, 0.0), "爱": (2.7, 0.0)}
+    answers = {"妈妈": (6.0, 1.25, 2.9), "你": (6.0, 0.0, 1.6), "雨": (6.0, -1.25, 0.7)}
+    arrow = {"arrowstyle": "-|>", "shrinkA": 0, "shrinkB": 0}
+
+    def node(x: float, y: float, text: str, colour: str) -> None:
+        ax.add_patch(plt.Circle((x, y), 0.42, fc="white", ec=colour, lw=2, zorder=3))
+        ax.text(x, y, text, ha="center", va="center", fontsize=13, zorder=4)
+
+    def edge(a: tuple[float, float], b: tuple[float, float], colour: str, width: float) -> None:
+        start, end = np.array(a), np.array(b)
+        unit = (end - start) / np.hypot(*(end - start))
+        ax.annotate(
+            "",
+            end - 0.46 * unit,
+            start + 0.46 * unit,
+            arrowprops={**arrow, "color": colour, "lw": width, "mutation_scale": 16},
+        )
+
+    for text, (x, y) in places.items():
+        node(x, y, text, _BLUE)
+    edge(places["我"], places["爱"], _BLUE, 2.4)
+    ax.text(1.35, 0.16, "$s_0$", ha="center", fontsize=12, color=_BLUE)
+    ax.text(2.7, -0.72, "$a_1$", ha="center", fontsize=12, color=_BLUE)
+    for text, (x, y, loud) in answers.items():
+        best = text == "妈妈"
+        colour = _ORANGE if best else _GREY
+        edge(places["爱"], (x, y), colour, 0.8 + loud * 0.7)
+        node(x, y, text, colour)
+        ax.add_patch(plt.Rectangle((6.75, y - 0.14), 0.55 * loud, 0.28, color=colour, lw=0))
+        ax.text(6.85 + 0.55 * loud, y, f"E = {loud}", va="center", fontsize=11, color=colour)
+    ax.text(
+        3.95,
+        1.2,
+        r"$y = \mathrm{gelu}(a_1 W + b)$" + "\n" + r"$E = \Vert y \Vert_2$",
+        ha="center",
+        va="bottom",
+        fontsize=11,
+    )
+    ax.set_xlim(-0.6, 9.6)
+    ax.set_ylim(-1.9, 2.1)
+    ax.set_aspect("equal")
+    ax.axis("off")
+    return ax
