@@ -28,7 +28,6 @@ from threadpoolctl import ThreadpoolController
 
 from minibrillm.functional import (
     Competition,
-    Groups,
     Path,
     State,
     gelu_derivative,
@@ -383,21 +382,26 @@ def _run_path_back(
                     d_acc[b, o] = keep[i, o] * d_acc[b, o] + da[o] / z[i, o]
 
 
+@_jit(fastmath=_FLAGS)
+def _add_outer_one(a: Array, dh: Array, d_weight: Array, d_bias: Array) -> None:
+    """d_weight += aᵀ dh, d_bias += dh."""
+    for i in range(a.size):
+        for o in range(dh.size):
+            d_weight[i, o] += a[i] * dh[o]
+    for o in range(dh.size):
+        d_bias[o] += dh[o]
+
+
 @_jit(parallel=True, fastmath=_FLAGS)
 def _add_outer(
     label: Array, start: Array, order: Array, a: Array, dh: Array, d_weight: Array, d_bias: Array
 ) -> None:
     """Add a_rᵀ dh_r of every row r to the edge part it belongs to; one part, one thread."""
-    d = a.shape[1]
     for k in prange(label.size):
         part = label[k]
         if part >= 0:
             for r in order[start[k] : start[k + 1]]:
-                for i in range(d):
-                    for o in range(d):
-                        d_weight[part, i, o] += a[r, i] * dh[r, o]
-                for o in range(d):
-                    d_bias[part, o] += dh[r, o]
+                _add_outer_one(a[r], dh[r], d_weight[part], d_bias[part])
 
 
 @_serial
@@ -462,7 +466,7 @@ def path_backward(
 
 
 class _Work(NamedTuple):
-    """Positions sorted by source, and the sources dealt out to bins."""
+    """Positions sorted by source, and the sources by bin."""
 
     signals: Array  # (M, d)
     encoding: Array  # (M, d), or (0, d) where there is none
@@ -471,9 +475,8 @@ class _Work(NamedTuple):
     columns: Array  # (M, C) of sampled candidates; C = 0: full softmax
     column_priors: Array  # (M, C)
     source: Array  # (G,)
-    start: Array  # (G + 1,)
-    bin_start: Array  # (_BINS + 1,)
-    bin_group: Array  # (G,)
+    start: Array  # (G + 1,) first position of each source
+    bin_start: Array  # (_BINS + 1,) first source of each bin
     share: Array  # (1,) weight of one position in the mean loss
 
 
@@ -608,6 +611,26 @@ def _answer(h: Array, bias: Array, squares: Array, e: Array) -> None:
         e[k] = math.sqrt(total)
 
 
+@_jit(fastmath=_FLAGS)
+def _add_to_all(h: Array, common: Array) -> None:
+    """Add what the columns share (d,) to the pre-activations of each, h (K d)."""
+    d = common.size
+    for k in range(h.size // d):
+        for o in range(d):
+            h[k * d + o] += common[o]
+
+
+@_jit(fastmath=_FLAGS)
+def _scale_columns(h: Array, g: Array, e: Array, share: Any) -> None:
+    """gelu gelu' (K d) becomes dh, times dloss/dE over E (eq. 11-12)."""
+    d = h.size // e.size
+    for k in range(e.size):
+        # y = 0 where the energy is 0, so any finite scale gives 0.
+        scale = g[k] * share / max(e[k], _TINY)
+        for o in range(d):
+            h[k * d + o] *= scale
+
+
 @_jit()
 def _candidate_weights(columns: Array, priors: Array, out: Array) -> None:
     """Log weight of every column when only candidates compete: several may share a column."""
@@ -655,7 +678,7 @@ def _run_competition(
     n_nodes = indptr.size - 1
     for b in prange(_BINS):
         memory = scratch[numba.get_thread_id()]
-        for g in work.bin_group[work.bin_start[b] : work.bin_start[b + 1]]:
+        for g in range(work.bin_start[b], work.bin_start[b + 1]):
             u = work.source[g]
             low = indptr[u]
             own = targets[low : indptr[u + 1]]
@@ -692,9 +715,7 @@ def _run_competition(
                 for r in range(first, last):
                     row = h[r - first]
                     if work.encoding.shape[0] > 0:
-                        for k in range(n_columns):
-                            for o in range(d):
-                                row[k * d + o] += work.encoding[r, o]
+                        _add_to_all(row, work.encoding[r])
                     _answer(row, bias, squares, e)
                     if work.columns.shape[1] > 0:
                         _candidate_weights(work.columns[r], work.column_priors[r], log_weight)
@@ -703,11 +724,7 @@ def _run_competition(
                     nll[r] = normaliser - e[true] - work.true_prior[r]
                     if gradient:
                         p[true] -= 1
-                        for k in range(n_columns):
-                            # y = 0 where the energy is 0, so any finite scale gives 0.
-                            scale = p[k] * work.share[0] / max(e[k], _TINY)
-                            for o in range(d):
-                                row[k * d + o] *= scale
+                        _scale_columns(row, p, e, work.share[0])
                 if gradient:
                     np.dot(h, weight.T, d_signals[first:last])
                     if first == work.start[g]:
@@ -740,11 +757,22 @@ def _work(
     incoming: Array,
     first: int,
     candidates: Array | None,
-    groups: Groups,
-) -> _Work:
-    """Sort the positions by source and look up the column of each target."""
+) -> tuple[_Work, Array]:
+    """Sort the positions by bin and source, and look up the column of each target.
+
+    Returns the work and the order: sorted position k was flat position ``order[k]``.
+    """
     _, n, d = incoming.shape
-    dtype, order = incoming.dtype, groups.order
+    dtype, three_part = incoming.dtype, config.edges == "three_part"
+    groups = group_by(tokens[:, :-1])
+    sizes = np.diff(groups.start)
+    columns = graph.n_nodes if three_part else graph.out_degree[groups.label] + 1
+    # A source costs its positions, and the packing of its edges, which is worth about 16 of them.
+    bin_start, dealt = _deal(columns * (sizes + 16.0), _BINS)
+    start = np.concatenate([[0], np.cumsum(sizes[dealt])])
+    shift = np.repeat(groups.start[dealt] - start[:-1], sizes[dealt])
+    order = groups.order[np.arange(start[-1]) + shift]
+
     u, v = tokens[:, :-1].ravel()[order], tokens[:, 1:].ravel()[order]
     chosen = np.empty((len(u), 0), np.int64)
     if candidates is not None:
@@ -755,7 +783,7 @@ def _work(
         encoding = rows.astype(dtype)[order % n]
 
     def column(source: Array, target: Array) -> Array:
-        if config.edges == "three_part":
+        if three_part:
             return target
         edge = graph.edge(source, target)
         return np.where(edge >= 0, edge - graph.indptr[source], graph.out_degree[source])
@@ -766,22 +794,206 @@ def _work(
         return graph.prior.lookup(source, target).astype(dtype)
 
     u_chosen = np.broadcast_to(u[:, None], chosen.shape)
-    columns = graph.n_nodes if config.edges == "three_part" else graph.out_degree[groups.label] + 1
-    # A source costs its positions, and the packing of its edges, which is worth about 16 of them.
-    cost = columns * (np.diff(groups.start) + 16.0)
-    bin_start, bin_group = _deal(cost, _BINS)
-    return _Work(
+    work = _Work(
         incoming.reshape(-1, d)[order],
         encoding,
         column(u, v),
         prior(u, v),
         column(u_chosen, chosen),
         prior(u_chosen, chosen),
-        groups.label,
-        groups.start,
+        groups.label[dealt],
+        start,
         bin_start,
-        bin_group,
         np.full(1, 1 / len(u), dtype),
+    )
+    return work, order
+
+
+# Where the packed edges of a source outgrow a core's cache, packing them source by source costs
+# more than it saves. Then the parts of an edge stay apart: the dendrites of all V targets are one
+# matrix, the same for every position, and axon and synapses are added on top.
+
+_CHUNK = 2048  # columns of the dendrites' matrix that are worked on at a time
+_PARTS_ABOVE = 1 << 18  # elements of the packed edges of one source, V d²
+
+
+@_jit(parallel=True)
+def _pack_dendrites(weight: Array, packed: Array) -> None:
+    """(V, d, d) into chunks of targets, each a matrix (d, chunk · d)."""
+    n_nodes, d, _ = weight.shape
+    chunk = max(1, _CHUNK // d)
+    for c in prange((n_nodes + chunk - 1) // chunk):
+        first, last = c * chunk, min((c + 1) * chunk, n_nodes)
+        matrix = packed[first * d * d : last * d * d].reshape(d, last - first, d)
+        for i in range(d):
+            for v in range(first, last):
+                matrix[i, v - first] = weight[v, i]
+
+
+@_jit(parallel=True)
+def _unpack_dendrites(common: Array, d_weight: Array) -> None:
+    """Sum the bins' gradients (_BINS, V d d), packed, into (V, d, d)."""
+    n_nodes, d, _ = d_weight.shape
+    chunk = max(1, _CHUNK // d)
+    for c in prange((n_nodes + chunk - 1) // chunk):
+        first, last = c * chunk, min((c + 1) * chunk, n_nodes)
+        for b in range(common.shape[0]):
+            matrix = common[b, first * d * d : last * d * d].reshape(d, last - first, d)
+            for i in range(d):
+                for v in range(first, last):
+                    for o in range(d):
+                        d_weight[v, i, o] += matrix[i, v - first, o]
+
+
+@_jit(parallel=True, fastmath=_FLAGS)
+def _run_parts(
+    edges: _Edges,
+    d_edges: _Edges,
+    prior: _Prior,
+    work: _Work,
+    indptr: Array,
+    targets: Array,
+    dendrites: Array,
+    common_weight: Array,
+    common_bias: Array,
+    scratch: Array,
+    rows: int,
+    gradient: bool,
+    nll: Array,
+    d_signals: Array,
+) -> None:
+    d = work.signals.shape[1]
+    n_nodes = indptr.size - 1
+    chunk = max(1, _CHUNK // d)
+    dendrite_bias = edges.dendrite_bias.reshape(-1)
+    for b in prange(_BINS):
+        memory = scratch[numba.get_thread_id()]
+        size = rows * n_nodes * d
+        tile = memory[:size]
+        e = memory[size : size + rows * n_nodes].reshape(rows, n_nodes)
+        at = size + rows * n_nodes
+        p, log_weight = memory[at : at + n_nodes], memory[at + n_nodes : at + 2 * n_nodes]
+        at += 2 * n_nodes
+        axon = memory[at : at + rows * d].reshape(rows, d)
+        part = memory[at + rows * d : at + 2 * rows * d]
+        at += 2 * rows * d
+        squares = memory[at : at + chunk * d]
+        d_matrix = memory[at + chunk * d : at + chunk * d + chunk * d * d]
+
+        g = work.bin_start[b]
+        end = work.start[work.bin_start[b + 1]]
+        known = -1  # source that log_weight belongs to
+        for first in range(work.start[g], end, rows):
+            last = min(first + rows, end)
+            n = last - first
+            a = work.signals[first:last]
+            while work.start[g + 1] <= first:
+                g += 1
+            k = g
+            for r in range(first, last):  # the axon's part of every pre-activation
+                if r == work.start[k + 1]:
+                    k += 1
+                u = work.source[k]
+                axon[r - first] = 0
+                if work.encoding.shape[0] > 0:
+                    axon[r - first] = work.encoding[r]
+                _add_product(
+                    a[r - first], edges.main_weight[u], edges.main_bias[u], axon[r - first]
+                )
+
+            for low in range(0, n_nodes, chunk):
+                high = min(low + chunk, n_nodes)
+                width = (high - low) * d
+                h = tile[n * low * d : n * high * d].reshape(n, width)
+                np.dot(a, dendrites[low * d * d : high * d * d].reshape(d, width), h)
+                k = g
+                for r in range(n):
+                    if first + r == work.start[k + 1]:
+                        k += 1
+                    u = work.source[k]
+                    for j in range(*_own(indptr, targets, u, low, high)):
+                        at_target = (targets[j] - low) * d
+                        _add_product(
+                            a[r],
+                            edges.private_weight[j],
+                            edges.private_bias[j],
+                            h[r, at_target : at_target + d],
+                        )
+                    _add_to_all(h[r], axon[r])
+                    bias = dendrite_bias[low * d : high * d]
+                    _answer(h[r], bias, squares[:width], e[r, low:high])
+
+            k = g
+            for r in range(first, last):
+                if r == work.start[k + 1]:
+                    k += 1
+                u = work.source[k]
+                if work.columns.shape[1] > 0:
+                    _candidate_weights(work.columns[r], work.column_priors[r], log_weight)
+                elif u != known:
+                    _weigh_columns(prior, u, targets[:0], False, log_weight)
+                    known = u
+                true = work.true_column[r]
+                row = e[r - first]
+                nll[r] = _softmax(row, log_weight, p) - row[true] - work.true_prior[r]
+                if gradient:
+                    p[true] -= 1
+                    for v in range(n_nodes):
+                        row[v] = p[v] * work.share[0] / max(row[v], _TINY)
+
+            if not gradient:
+                continue
+            da = d_signals[first:last]
+            da[:] = 0
+            axon[:] = 0  # from here on: the gradient that reaches the axon
+            for low in range(0, n_nodes, chunk):
+                high = min(low + chunk, n_nodes)
+                width = (high - low) * d
+                h = tile[n * low * d : n * high * d].reshape(n, width)
+                d_bias = common_bias[b, low * d : high * d]
+                k = g
+                for r in range(n):
+                    if first + r == work.start[k + 1]:
+                        k += 1
+                    u = work.source[k]
+                    for v in range(low, high):
+                        for o in range(d):
+                            j = (v - low) * d + o
+                            h[r, j] *= e[r, v]
+                            axon[r, o] += h[r, j]
+                    for j in range(width):
+                        d_bias[j] += h[r, j]
+                    for j in range(*_own(indptr, targets, u, low, high)):
+                        dh = h[r, (targets[j] - low) * d : (targets[j] - low + 1) * d]
+                        _add_transposed(dh, edges.private_weight[j], da[r])
+                        _add_outer_one(a[r], dh, d_edges.private_weight[j], d_edges.private_bias[j])
+                matrix = dendrites[low * d * d : high * d * d].reshape(d, width)
+                d_part = part[: n * d].reshape(n, d)
+                np.dot(h, matrix.T, d_part)
+                for r in range(n):
+                    for i in range(d):
+                        da[r, i] += d_part[r, i]
+                d_part = d_matrix[: d * width].reshape(d, width)
+                np.dot(a.T, h, d_part)
+                total = common_weight[b, low * d * d : high * d * d]
+                for j in range(total.size):
+                    total[j] += d_matrix[j]
+            k = g
+            for r in range(n):
+                if first + r == work.start[k + 1]:
+                    k += 1
+                u = work.source[k]
+                _add_transposed(axon[r], edges.main_weight[u], da[r])
+                _add_outer_one(a[r], axon[r], d_edges.main_weight[u], d_edges.main_bias[u])
+
+
+@_jit()
+def _own(indptr: Array, targets: Array, u: int, low: int, high: int) -> tuple[int, int]:
+    """First and last private edge of u with a target in low … high - 1."""
+    own = targets[indptr[u] : indptr[u + 1]]
+    return (
+        indptr[u] + np.searchsorted(own, low),
+        indptr[u] + np.searchsorted(own, high),
     )
 
 
@@ -810,51 +1022,76 @@ def compete(
 ) -> Competition:
     """As `minibrillm.reference.compete`."""
     n_streams, n, d = incoming.shape
-    dtype, n_positions = incoming.dtype, n_streams * n
-    groups = group_by(tokens[:, :-1])
-    work = _work(graph, config, tokens, incoming, first, candidates, groups)
+    dtype, n_nodes = incoming.dtype, graph.n_nodes
+    work, order = _work(graph, config, tokens, incoming, first, candidates)
     three_part = config.edges == "three_part"
-    n_columns = graph.n_nodes if three_part else int(graph.out_degree.max()) + 1
+    apart = three_part and n_nodes * d * d > _PARTS_ABOVE
+    n_common = n_nodes if three_part else 1
 
-    n_common = graph.n_nodes if three_part else 1
     gradients: dict[str, Array] = {}
     if gradient:
         gradients = {name: np.zeros_like(array) for name, array in parameters.items()}
-    common_weight = _scratch("common_weight", (_BINS, n_common, d, d), dtype)
-    common_bias = _scratch("common_bias", (_BINS, n_common, d), dtype)
-    if gradient:
-        common_weight[:] = 0
-        common_bias[:] = 0
-    width = n_columns * d
-    size = 3 * d * width + 3 * width + 3 * n_columns + max(_MIN_ROWS * width, _TILE)
-    nll = np.empty(n_positions, dtype)
-    d_signals = np.empty((n_positions if gradient else 0, d), dtype)
+    bins = _BINS if gradient else 0
+    common_weight = _scratch("common_weight", (bins, n_common, d, d), dtype)
+    common_bias = _scratch("common_bias", (bins, n_common, d), dtype)
+    common_weight[:] = 0
+    common_bias[:] = 0
+    nll = np.empty(len(order), dtype)
+    d_signals = np.empty((len(order) if gradient else 0, d), dtype)
     edges = _edges(parameters, config)
-    _run_competition(
-        edges,
-        _edges(gradients, config) if gradient else edges,
-        _prior(graph, config),
-        work,
-        graph.indptr,
-        graph.targets,
-        common_weight,
-        common_bias,
-        _scratch("tiles", (numba.get_num_threads(), size), dtype),
-        gradient,
-        nll,
-        d_signals,
-    )
-    out_nll = np.empty_like(nll)
-    out_nll[groups.order] = nll
-    d_incoming = np.empty_like(d_signals)
+    d_edges = _edges(gradients, config) if gradient else edges
+    threads = numba.get_num_threads()
+    if apart:
+        dendrites = _scratch("dendrites", (n_nodes * d * d,), dtype)
+        _pack_dendrites(edges.dendrite_weight, dendrites)
+        rows = max(8, min(64, (1 << 22) // (n_nodes * d)))
+        chunk = max(1, _CHUNK // d)
+        size = rows * n_nodes * (d + 1) + 2 * n_nodes + 2 * rows * d + chunk * d * (d + 1)
+        _run_parts(
+            edges,
+            d_edges,
+            _prior(graph, config),
+            work,
+            graph.indptr,
+            graph.targets,
+            dendrites,
+            common_weight.reshape(bins, -1),
+            common_bias.reshape(bins, -1),
+            _scratch("tiles", (threads, size), dtype),
+            rows,
+            gradient,
+            nll,
+            d_signals,
+        )
+    else:
+        n_columns = n_nodes if three_part else int(graph.out_degree.max()) + 1
+        width = n_columns * d
+        size = 3 * d * width + 3 * width + 3 * n_columns + max(_MIN_ROWS * width, _TILE)
+        _run_competition(
+            edges,
+            d_edges,
+            _prior(graph, config),
+            work,
+            graph.indptr,
+            graph.targets,
+            common_weight,
+            common_bias,
+            _scratch("tiles", (threads, size), dtype),
+            gradient,
+            nll,
+            d_signals,
+        )
+    out_nll, d_incoming = np.empty_like(nll), np.empty_like(d_signals)
+    out_nll[order] = nll
     if gradient:
-        d_incoming[groups.order] = d_signals
+        d_incoming[order] = d_signals
         d_incoming = d_incoming.reshape(incoming.shape)
-        for kind, common in (("weight", common_weight), ("bias", common_bias)):
-            if three_part:
-                common.sum(axis=0, out=gradients[f"dendrite_{kind}"])
-            else:
-                common.sum(axis=0, out=gradients[f"edge_{kind}"][:1])
+        shared = "dendrite" if three_part else "edge"
+        common_bias.sum(axis=0, out=gradients[f"{shared}_bias"][:n_common])
+        if apart:
+            _unpack_dendrites(common_weight.reshape(bins, -1), gradients["dendrite_weight"])
+        else:
+            common_weight.sum(axis=0, out=gradients[f"{shared}_weight"][:n_common])
     return Competition(out_nll.reshape(n_streams, n), d_incoming, gradients)
 
 
