@@ -175,10 +175,14 @@ def _find(run: Path) -> Path:
 
 
 def save_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
-    """Write arrays under a temporary name, flush and rename."""
+    """Write arrays under a temporary name, flush and rename; a full disk is a `UserError`."""
     temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    _write_arrays(temporary, arrays)
-    temporary.replace(path)
+    try:
+        _write_arrays(temporary, arrays)
+        temporary.replace(path)
+    except (OSError, SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(f"cannot write {path}: {error}") from None
 
 
 def _write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:

@@ -249,11 +249,11 @@ def demo(
     from minibrillm.model import BriLLM
     from minibrillm.training import Trainer
 
+    config = TrainConfig.preset("mini", minutes=minutes, seed=seed)
     text = bundled_text("train")
     model = BriLLM.from_text(text, seed=seed, backend=backend)
     encode = model.tokenizer.encode
     train_ids, heldout_ids = encode(text), encode(bundled_text("test"))
-    config = TrainConfig.preset("mini", minutes=minutes, seed=seed)
     trainer = (
         Trainer(model, train_ids, heldout_ids, config)
         if out is None
@@ -318,6 +318,8 @@ def generate(
 
     if tokens < 1:
         raise UserError(f"--tokens is {tokens}; expected at least 1")
+    if seed is not None and seed < 0:
+        raise UserError(f"--seed is {seed}; expected at least 0")
     model = load_model(run, backend)
     stop = None if stop is None else stop.replace("\\n", "\n")
     _stream(

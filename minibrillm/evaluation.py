@@ -43,8 +43,10 @@ def _chunk(model: BriLLM, ids: Array, state: State | None) -> tuple[Array, State
 def window_loss(model: BriLLM, ids: Array, width: int = WINDOW) -> float:
     """Mean nats per token of a text read in windows of ``width`` edges, each from an empty memory.
 
-    Windows share one token, so that every token but the first is scored exactly once.
+    Windows share one token, so that every token but the first is scored exactly once. A model
+    that knows fewer positions (memory ``position``) gets windows of as many as it knows.
     """
+    width = _width(model, width)
     n = len(ids) - 1
     full = n // width
     windows = ids[np.arange(full)[:, None] * width + np.arange(width + 1)]
@@ -54,6 +56,10 @@ def window_loss(model: BriLLM, ids: Array, width: int = WINDOW) -> float:
         batches.append(ids[None, full * width :])
     total = sum(float(model.nll(batch)[0].sum(dtype=np.float64)) for batch in batches)
     return total / n
+
+
+def _width(model: BriLLM, width: int) -> int:
+    return width if model.max_positions is None else min(width, model.max_positions)
 
 
 @dataclass(frozen=True)
@@ -138,7 +144,8 @@ def evaluate(model: BriLLM, ids: Array, train_ids: Array | None = None) -> Evalu
         best = min(by_order, key=lambda order: by_order[order])
         scores += [score("unigram", by_order[1]), score("bigram, Kneser-Ney", by_order[2])]
         scores.append(score(f"best n-gram, Kneser-Ney ({best}-gram)", by_order[best]))
-    scores.append(score(f"BriLLM, windows of {WINDOW}", window_loss(model, ids)))
+    width = _width(model, WINDOW)
+    scores.append(score(f"BriLLM, windows of {width}", window_loss(model, ids, width)))
     if model.max_positions is None or n <= model.max_positions:
         scores.append(score("BriLLM, one stream", stream_loss(model, ids)))
     unknown = model.tokenizer.unknown_id

@@ -70,7 +70,8 @@ def probabilities(logits: Array, sampling: Sampling) -> Array:
     if sampling.temperature == 0:
         p[logits.argmax()] = 1
         return p
-    scaled = (logits - logits.max()) / sampling.temperature
+    with np.errstate(over="ignore"):  # a tiny temperature sends all but the loudest to -inf
+        scaled = (logits - logits.max()) / sampling.temperature
     order = np.argsort(-scaled, kind="stable")
     if sampling.top_k:
         order = order[: sampling.top_k]

@@ -1055,8 +1055,8 @@ def compete(
             graph.indptr,
             graph.targets,
             dendrites,
-            common_weight.reshape(bins, -1),
-            common_bias.reshape(bins, -1),
+            common_weight.reshape(bins, n_common * d * d),
+            common_bias.reshape(bins, n_common * d),
             _scratch("tiles", (threads, size), dtype),
             rows,
             gradient,
@@ -1089,7 +1089,7 @@ def compete(
         shared = "dendrite" if three_part else "edge"
         common_bias.sum(axis=0, out=gradients[f"{shared}_bias"][:n_common])
         if apart:
-            _unpack_dendrites(common_weight.reshape(bins, -1), gradients["dendrite_weight"])
+            _unpack_dendrites(common_weight.reshape(bins, n_common * d * d), gradients["dendrite_weight"])
         else:
             common_weight.sum(axis=0, out=gradients[f"{shared}_weight"][:n_common])
     return Competition(out_nll.reshape(n_streams, n), d_incoming, gradients)

@@ -63,7 +63,7 @@ class AdamW:
         """Take optimiser step number ``step`` (from 1); returns the gradient's norm, unclipped."""
         config = self.config
         frozen: dict[str, Array] = {}
-        if not self.train_shared_edge:
+        if not self.train_shared_edge and "edge_weight" in self.parameters:
             for name in ("edge_weight", "edge_bias"):
                 gradients[name][0] = 0
                 frozen[name] = self.parameters[name][0].copy()

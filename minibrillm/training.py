@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from minibrillm.errors import UserError
 from minibrillm.evaluation import WINDOW, window_loss
 from minibrillm.model import BriLLM
 from minibrillm.optim import AdamW, learning_rate
+from minibrillm.parameters import Parameters, check_parameters
 
 Array = np.ndarray
 
@@ -111,7 +112,7 @@ class Trainer:
     Raises
     ------
     UserError
-        A training text shorter than one sequence.
+        A training text shorter than one sequence, or fewer than 2 tokens held out.
     """
 
     def __init__(
@@ -150,6 +151,10 @@ class Trainer:
                 f"sequence_length is {config.sequence_length}, but the model knows only "
                 f"{limit} positions (max_positions)"
             )
+        if len(self.heldout_ids) < 2:
+            raise UserError(
+                f"the held-out text has {len(self.heldout_ids)} tokens; it takes at least 2"
+            )
 
     # ------------------------------------------------------------------------- save and resume
 
@@ -163,6 +168,7 @@ class Trainer:
         run: Path,
     ) -> Trainer:
         """A trainer that keeps its run in a folder, which must not hold another run."""
+        trainer = cls(model, train_ids, heldout_ids, config, run)  # refuses before it writes
         try:
             run.mkdir(parents=True, exist_ok=True)
             if latest_checkpoint(run) is not None:
@@ -175,7 +181,7 @@ class Trainer:
             )
         except OSError as error:
             raise UserError(f"cannot write to {run}: {error.strerror}; choose another") from None
-        return cls(model, train_ids, heldout_ids, config, run)
+        return trainer
 
     @classmethod
     def resume(cls, run: Path, backend: str = "numba", **changes: Any) -> Trainer:
@@ -189,16 +195,22 @@ class Trainer:
         model = load_model(run, backend)
         state = load_training(run)
         text = load_text(run)
-        config = TrainConfig.from_json({**state.settings["config"], **changes})
-        trainer = cls(model, text["train"], text["heldout"], config, run)
-        arrays = state.arrays
         try:
-            for name, array in trainer.learner.parameters.items():
-                array[...] = arrays[f"weights.{name}"]
-                trainer.optimiser.mean[name][...] = arrays[f"mean.{name}"]
-                trainer.optimiser.square[name][...] = arrays[f"square.{name}"]
-            trainer.rng.bit_generator.state = state.settings["random_state"]
-        except (KeyError, ValueError) as error:
+            settings = {**state.settings["config"], **changes}
+            digest, random_state = (state.settings[k] for k in ("text_sha256", "random_state"))
+        except (KeyError, TypeError) as error:
+            raise UserError(f"the training state of {run} is damaged ({error})") from None
+        if digest != text_digest(text["train"], text["heldout"]):
+            raise UserError(f"{run / 'text.safetensors'} is not the text of this run; train anew")
+        trainer = cls(model, text["train"], text["heldout"], TrainConfig.from_json(settings), run)
+        try:
+            for group, own in trainer._arrays().items():
+                kept = {name: state.arrays[f"{group}.{name}"] for name in own}
+                check_parameters(model.config, model.graph.n_nodes, model.graph.n_edges, kept)
+                for name, array in own.items():
+                    array[...] = kept[name]
+            trainer.rng.bit_generator.state = random_state
+        except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"the training state of {run} is damaged ({error})") from None
         trainer.step = trainer._saved_step = state.step
         trainer.history = [r for r in read_history(run) if r.step <= state.step]
@@ -209,12 +221,7 @@ class Trainer:
         """Write a checkpoint, unless this step has one."""
         if self.run_folder is None or self._saved_step == self.step:
             return
-        groups = {
-            "weights": self.learner.parameters,
-            "mean": self.optimiser.mean,
-            "square": self.optimiser.square,
-        }
-        arrays = {f"{g}.{n}": a for g, named in groups.items() for n, a in named.items()}
+        arrays = {f"{g}.{n}": a for g, named in self._arrays().items() for n, a in named.items()}
         settings = {
             "config": self.config.to_json(),
             "random_state": self.rng.bit_generator.state,
@@ -224,6 +231,14 @@ class Trainer:
             self.run_folder, self.model, TrainingState(self.step, arrays, dict(settings))
         )
         self._saved_step = self.step
+
+    def _arrays(self) -> dict[str, Parameters]:
+        """What a resumed run needs besides the averaged weights."""
+        return {
+            "weights": self.learner.parameters,
+            "mean": self.optimiser.mean,
+            "square": self.optimiser.square,
+        }
 
     # ------------------------------------------------------------------------------------ loop
 
@@ -254,8 +269,11 @@ class Trainer:
             norm = self.optimiser.update(gradients, self.step + 1, rate)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             last = latest_checkpoint(self.run_folder) if self.run_folder else None
+            what = (
+                f"gradient's norm became {norm}" if math.isfinite(loss) else f"loss became {loss}"
+            )
             raise UserError(
-                f"the loss became {loss} at step {self.step + 1}; "
+                f"the {what} at step {self.step + 1}; "
                 f"last good checkpoint: {last or 'none'}; try a smaller learning rate"
             )
         self.step += 1
@@ -289,6 +307,7 @@ class Trainer:
                 if last or (config.evaluate_every and self.step % config.evaluate_every == 0):
                     heldout = self.heldout_loss()
                     self.seconds = time.perf_counter() - began
+                    last = self.progress >= 1  # the evaluation may have used up the time
                 record = Record(
                     **{**vars(record), "seconds": self.seconds, "heldout_loss": heldout}
                 )
@@ -316,9 +335,10 @@ class Trainer:
 
     def _bar(self, shown: bool) -> Any:
         by_steps = self.config.minutes is None
-        total = self.config.steps if by_steps else round(60 * (self.config.minutes or 0))
+        seconds = 60 * (self.config.minutes or 0)  # infinite: until Ctrl-C
+        timed = round(seconds) if math.isfinite(seconds) else None
         return tqdm(
-            total=total,
+            total=self.config.steps if by_steps else timed,
             initial=self.step if by_steps else int(self.seconds),
             unit="step" if by_steps else "s",
             disable=not shown,
@@ -349,18 +369,22 @@ class Trainer:
             kept.replace(path)
             file = path.open("a", encoding="utf-8", newline="")
         except OSError as error:
+            kept.unlink(missing_ok=True)
             raise UserError(f"cannot write {path}: {error.strerror}") from None
-        with file:
-            writer = csv.writer(file)
+        writer = csv.writer(file)
 
-            def write(record: Record) -> None:
-                try:
-                    writer.writerow(_row(record))
-                    file.flush()
-                except OSError as error:
-                    raise UserError(f"cannot write {path}: {error.strerror}") from None
+        def write(record: Record) -> None:
+            try:
+                writer.writerow(_row(record))
+                file.flush()
+            except OSError as error:
+                raise UserError(f"cannot write {path}: {error.strerror}") from None
 
+        try:
             yield write
+        finally:
+            with suppress(OSError):  # a row that did not fit on the disk was reported by write
+                file.close()
 
     @contextmanager
     def _catch_interrupt(self) -> Iterator[None]:

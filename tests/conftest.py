@@ -1,0 +1,53 @@
+"""Small models that several test files share."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minibrillm.config import ModelConfig
+from minibrillm.graph import TokenGraph
+from minibrillm.model import BriLLM
+from minibrillm.tokenizer import CharacterTokenizer
+
+# Every preset, and variants that no preset holds: the parts must fit in any combination.
+VARIANTS: dict[str, ModelConfig] = {
+    "paper": ModelConfig.preset("paper", d_node=5),
+    "released": ModelConfig.preset("released", d_node=6, max_positions=40),
+    "mini": ModelConfig.preset("mini", d_node=7, min_count=2),
+    "released, hebbian": ModelConfig.preset(
+        "released", d_node=4, max_positions=40, prior="hebbian", min_count=2
+    ),
+    "mini, shared edges": ModelConfig.preset("mini", d_node=5, edges="shared", min_count=3),
+    "mini, by position": ModelConfig.preset(
+        "mini", d_node=6, memory="position", positions="sinusoidal", max_positions=40
+    ),
+    "paper, node start": ModelConfig.preset("paper", d_node=6, start="node", memory="leaky"),
+}
+
+
+def random_ids(n: int, n_nodes: int, rng: np.random.Generator) -> np.ndarray:
+    """A stream in which low ids are frequent and the highest is never seen."""
+    return (rng.random(n) ** 2 * (n_nodes - 1)).astype(np.int64)
+
+
+def random_model(
+    config: ModelConfig,
+    *,
+    n_nodes: int = 9,
+    dtype: type = np.float64,
+    backend: str = "numpy",
+    seed: int = 0,
+    n_ids: int = 60,
+) -> BriLLM:
+    """A model with every parameter (synapses, biases, α, ρ) away from zero."""
+    rng = np.random.default_rng(seed)
+    ids = random_ids(n_ids, n_nodes, rng)
+    graph = TokenGraph.from_ids(
+        ids, n_nodes, min_count=config.min_count, prior=config.prior == "hebbian"
+    )
+    tokenizer = CharacterTokenizer("".join(chr(ord("a") + k) for k in range(n_nodes - 1)))
+    parameters = {
+        name: (rng.normal(size=shape) * 0.5).astype(dtype)
+        for name, shape in config.shapes(n_nodes, graph.n_edges).items()
+    }
+    return BriLLM(config, tokenizer, graph, parameters, backend)

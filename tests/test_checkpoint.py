@@ -1,0 +1,443 @@
+"""A checkpoint comes back bit for bit; a damaged one is refused; no crash spoils the last one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from minibrillm import __version__
+from minibrillm.checkpoint import (
+    FORMAT,
+    TrainingState,
+    latest_checkpoint,
+    load_model,
+    load_training,
+    read_json,
+    save_arrays,
+    save_checkpoint,
+)
+from minibrillm.errors import UserError
+from minibrillm.model import BriLLM
+
+TEXT = "我爱妈妈。妈妈爱我。\nthe cat sat on the mat. a dog ran.\n" * 6
+
+
+def tiny(preset: str = "mini", **changes: Any) -> BriLLM:
+    return BriLLM.from_text(TEXT, preset, d_node=4, backend="numpy", **changes)
+
+
+def training_of(model: BriLLM, step: int) -> TrainingState:
+    arrays = {f"weights.{name}": array + 1 for name, array in model.parameters.items()}
+    return TrainingState(step, arrays, {"config": {"steps": 9}, "random_state": {"a": 1 << 100}})
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run with one checkpoint, at step 3."""
+    model = tiny()
+    save_checkpoint(tmp_path / "run", model, training_of(model, 3))
+    return tmp_path / "run"
+
+
+def newest(run: Path) -> Path:
+    found = latest_checkpoint(run)
+    assert found is not None
+    return found
+
+
+# round trips
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("tokenizer", ["characters", "bpe"])
+@pytest.mark.parametrize("preset", ["mini", "paper", "released"])
+def test_model_round_trip(tmp_path: Path, preset: str, tokenizer: str, dtype: type) -> None:
+    model = tiny(preset, tokenizer=tokenizer, dtype=dtype, n_nodes=270, seed=5, min_count=2)
+    save_checkpoint(tmp_path / "run", model)
+    again = load_model(tmp_path / "run", backend="numpy")
+    assert again.config == model.config
+    assert again.tokenizer.to_json() == model.tokenizer.to_json()
+    assert again.graph.n_nodes == model.graph.n_nodes
+    assert (again.graph.prior is None) == (preset != "mini")
+    ours, theirs = again.graph.to_arrays(), model.graph.to_arrays()
+    for ours_group, theirs_group in ((again.parameters, model.parameters), (ours, theirs)):
+        assert ours_group.keys() == theirs_group.keys()
+        for name, array in theirs_group.items():
+            assert ours_group[name].dtype == array.dtype, name
+            assert np.array_equal(ours_group[name], array), name
+    assert all(array.dtype == dtype for array in again.parameters.values())
+    ids = model.tokenizer.encode(TEXT[:20])
+    assert np.array_equal(again.energies(ids), model.energies(ids))
+    assert again.generate("我", 20, seed=1) == model.generate("我", 20, seed=1)
+
+
+def test_a_loaded_model_can_be_changed(run: Path) -> None:
+    model = load_model(run, backend="numpy")
+    for array in model.parameters.values():
+        array += 1
+
+
+def test_training_round_trip(run: Path) -> None:
+    state, expected = load_training(run), training_of(tiny(), 3)
+    assert (state.step, state.settings) == (3, expected.settings)
+    assert state.arrays.keys() == expected.arrays.keys()
+    for name, array in expected.arrays.items():
+        assert np.array_equal(state.arrays[name], array)
+
+
+def test_a_checkpoint_folder_can_be_named_itself(run: Path) -> None:
+    model = load_model(newest(run), backend="numpy")
+    assert model.config == tiny().config
+    assert load_training(newest(run)).step == 3
+
+
+def test_the_backend_is_the_reader_s_choice(run: Path) -> None:
+    assert load_model(run, backend="numpy").backend == "numpy"
+    assert load_model(run).backend == "numba"
+    with pytest.raises(UserError, match="there is no backend 'cuda'"):
+        load_model(run, backend="cuda")
+
+
+# which checkpoint
+
+
+def test_only_the_newest_is_kept(run: Path) -> None:
+    model = tiny()
+    for step in (4, 99_999_999, 100_000_000):
+        path = save_checkpoint(run, model, training_of(model, step))
+        assert [p.name for p in (run / "checkpoints").iterdir()] == [path.name]
+        assert load_training(run).step == step
+
+
+def test_the_newest_is_the_one_of_the_highest_step(run: Path) -> None:
+    here = run / "checkpoints"
+    for name in ("step-00000020", "step-99999999", "step-100000000"):
+        shutil.copytree(newest(run), here / name)
+    (here / "step-999999999").write_text("a file is no checkpoint", encoding="utf-8")
+    shutil.copytree(newest(run), here / "tmp-123")
+    assert newest(run).name == "step-100000000"
+
+
+def test_the_same_step_can_be_saved_again(run: Path) -> None:
+    model = tiny(seed=9)
+    save_checkpoint(run, model, training_of(model, 3))
+    assert [p.name for p in (run / "checkpoints").iterdir()] == ["step-00000003"]
+    again = load_model(run, backend="numpy")
+    assert np.array_equal(again.parameters["axon_weight"], model.parameters["axon_weight"])
+
+
+def test_leftovers_of_killed_processes_are_swept_away(run: Path) -> None:
+    rubbish = run / "checkpoints" / "tmp-1"
+    rubbish.mkdir()
+    (rubbish / "model.json").write_text("{", encoding="utf-8")
+    assert newest(run).name == "step-00000003"
+    save_checkpoint(run, tiny(), training_of(tiny(), 4))
+    assert not rubbish.exists()
+
+
+def test_killed_between_the_two_renames_of_one_step(run: Path) -> None:
+    newest(run).rename(run / "checkpoints" / "old")
+    assert load_training(run).step == 3
+
+
+# refusals
+
+
+def test_no_run(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is not a folder; make a run with"):
+        load_model(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="has no checkpoint; make a run with"):
+        load_model(tmp_path)
+    with pytest.raises(UserError, match="has no checkpoint"):
+        load_training(tmp_path)
+    assert latest_checkpoint(tmp_path) is None
+
+
+@pytest.mark.parametrize("version", [FORMAT + 1, 0, "1", None])
+def test_another_format_version(run: Path, version: object) -> None:
+    path = newest(run) / "model.json"
+    about = read_json(path) | {"format": version, "minibrillm": "77.0"}
+    path.write_text(json.dumps(about), encoding="utf-8")
+    with pytest.raises(UserError) as caught:
+        load_model(run)
+    for part in (f"format {version!r}", "minibrillm 77.0", __version__, f"reads format {FORMAT}"):
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.2, 0.9, 0.9999])
+@pytest.mark.parametrize("name", ["model.safetensors", "training.safetensors"])
+def test_a_truncated_file(run: Path, name: str, share: float) -> None:
+    path = newest(run) / name
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    load: Callable[[Path], object] = load_model if name.startswith("model") else load_training
+    with pytest.raises(UserError, match=rf"{name} is damaged or cut short"):
+        load(run)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_weights_that_are_no_numbers(run: Path, value: float) -> None:
+    path = newest(run) / "model.safetensors"
+    arrays = dict(load_file(path))
+    arrays["dendrite_bias"][1, 2] = value
+    save_file(arrays, path)
+    with pytest.raises(UserError, match="'dendrite_bias' holds NaN or infinity"):
+        load_model(run)
+
+
+@pytest.mark.parametrize(
+    ("missing", "load"),
+    [
+        ("model.safetensors", load_model),
+        ("training.safetensors", load_training),
+    ],
+)
+def test_a_missing_file(run: Path, missing: str, load: Callable[[Path], object]) -> None:
+    (newest(run) / missing).unlink()
+    with pytest.raises(UserError, match=rf"{missing} is missing"):
+        load(run)
+
+
+def test_missing_settings(run: Path) -> None:
+    (newest(run) / "training.json").unlink()
+    with pytest.raises(UserError, match="without training state"):
+        load_training(run)
+    (newest(run) / "model.json").unlink()
+    with pytest.raises(UserError, match=r"model\.json is missing"):
+        load_model(run)
+
+
+def test_a_model_without_training_state_is_usable(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, tiny())
+    load_model(tmp_path, backend="numpy")
+    with pytest.raises(UserError, match="without training state; train anew"):
+        load_training(tmp_path)
+
+
+def change(arrays: dict[str, np.ndarray], name: str, array: np.ndarray | None) -> None:
+    if array is None:
+        del arrays[name]
+    else:
+        arrays[name] = array
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "said"),
+    [
+        ("axon_weight", np.zeros((3, 4, 4), np.float32), "'axon_weight' has shape"),
+        ("axon_weight", np.zeros((0, 4, 4), np.float32), "'axon_weight' has shape"),
+        ("decay_logit", None, "'decay_logit' is missing"),
+        ("edge_weight", np.zeros((3, 4, 4), np.float32), "'edge_weight' is not part"),
+        ("graph.indptr", np.zeros(2, np.int64), "do not fit each other"),
+        ("graph.counts", np.zeros(2, np.int64), "do not fit each other"),
+        ("graph.targets", None, "lacks the array 'graph.targets'"),
+        ("prior.log_backoff", None, "lacks the array 'prior.log_backoff'"),
+    ],
+)
+def test_arrays_that_do_not_fit(run: Path, name: str, array: np.ndarray | None, said: str) -> None:
+    path = newest(run) / "model.safetensors"
+    arrays = dict(load_file(path))
+    change(arrays, name, array)
+    save_file(arrays, path)
+    with pytest.raises(UserError, match=said) as caught:
+        load_model(run)
+    assert "step-00000003" in str(caught.value)
+
+
+def test_tokenizer_and_graph_of_different_runs(run: Path) -> None:
+    path = newest(run) / "model.json"
+    about = read_json(path) | {"tokenizer": {"kind": "characters", "alphabet": "ab"}}
+    path.write_text(json.dumps(about), encoding="utf-8")
+    with pytest.raises(UserError, match="tokenizer knows 3 tokens, the graph has"):
+        load_model(run)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (b"", "is damaged"),
+        (b'{"format": 1, ', "is damaged"),
+        (b'["format", 1]', "expected a JSON object"),
+        (b"null", "expected a JSON object"),
+        (b"\xff\xfe\x00", "is damaged"),
+        (b'{"format": 1}', "lacks 'config'"),
+        (b'{"format": 1, "config": {}}', "lacks 'tokenizer'"),
+        (b'{"format": 1, "config": [], "tokenizer": {}}', "expected a dictionary"),
+        (b'{"format": 1, "config": {"d_node": "4"}, "tokenizer": {}}', "d_node is '4'"),
+        (b'{"format": 1, "config": {"nodes": 4}, "tokenizer": {}}', "no setting 'nodes'"),
+        (b'{"format": 1, "config": {}, "tokenizer": {}}', "'kind' is missing"),
+        (b'{"format": 1, "config": {}, "tokenizer": 3}', "expected a dictionary"),
+    ],
+)
+def test_damaged_model_json(run: Path, damage: bytes, said: str) -> None:
+    (newest(run) / "model.json").write_bytes(damage)
+    with pytest.raises(UserError, match=said):
+        load_model(run)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (b"", "is damaged"),
+        (b"3", "expected a JSON object"),
+        (b"{}", "lacks the step"),
+        (b'{"step": null}', "lacks the step"),
+        (b'{"step": "three"}', "lacks the step"),
+    ],
+)
+def test_damaged_training_json(run: Path, damage: bytes, said: str) -> None:
+    (newest(run) / "training.json").write_bytes(damage)
+    with pytest.raises(UserError, match=said):
+        load_training(run)
+
+
+def test_an_unwritable_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way", encoding="utf-8")
+    with pytest.raises(UserError, match="cannot write a checkpoint"):
+        save_checkpoint(tmp_path / "file" / "run", tiny())
+    with pytest.raises(UserError, match="cannot write"):
+        save_arrays(tmp_path / "nowhere" / "text.safetensors", {"a": np.zeros(3)})
+
+
+# a killed process
+
+SAVE_FOREVER = """
+import sys
+from pathlib import Path
+from minibrillm.checkpoint import TrainingState, latest_checkpoint, save_checkpoint
+from minibrillm.model import BriLLM
+
+run = Path(sys.argv[1])
+model = BriLLM.from_text("the cat sat on the mat. " * 9, d_node=4, backend="numpy")
+last = latest_checkpoint(run)
+step = int(last.name[5:]) if last else 0
+print("ready", flush=True)
+while True:
+    step += 1
+    for array in model.parameters.values():
+        array[...] = step
+    arrays = {f"mean.{name}": array for name, array in model.parameters.items()}
+    save_checkpoint(run, model, TrainingState(step, arrays, {"twice": 2 * step}))
+"""
+
+
+def start(script: str, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", script, *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+    )
+
+
+def test_a_killed_process_leaves_a_whole_checkpoint(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    runs = [tmp_path / f"run{k}" for k in range(4)]
+    reached = dict.fromkeys(runs, 0)
+    found = 0
+    for _ in range(5):  # 4 runs × 5 rounds: 20 kills
+        children = [start(SAVE_FOREVER, str(run)) for run in runs]
+        for run, child in zip(runs, children, strict=True):
+            assert child.stdout is not None
+            try:
+                assert child.stdout.readline() == "ready\n"
+                time.sleep(rng.uniform(0, 0.05))
+            finally:
+                child.kill()
+                child.wait()
+                child.stdout.close()
+            if latest_checkpoint(run) is None:
+                assert reached[run] == 0
+                continue
+            found += 1
+            state, model = load_training(run), load_model(run, backend="numpy")
+            assert state.step >= reached[run]
+            assert newest(run).name == f"step-{state.step:08d}"
+            assert state.settings == {"twice": 2 * state.step}
+            for name, array in {**model.parameters, **state.arrays}.items():
+                assert (array == state.step).all(), name
+            reached[run] = state.step
+    assert found >= 10  # else the kills came too early to show anything
+    assert min(reached.values()) > 0
+
+
+# a full disk
+
+FILL_THE_DISK = """
+import json, resource, signal, sys
+from pathlib import Path
+import numpy as np
+from minibrillm.checkpoint import TrainingState, load_model, load_training, save_checkpoint
+from minibrillm.checkpoint import save_arrays
+from minibrillm.errors import UserError
+from minibrillm.model import BriLLM
+
+def limit(size):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write that does not fit is then an OSError
+run = Path(sys.argv[1])
+model = BriLLM.from_text("the cat sat on the mat. " * 9, d_node=4, backend="numpy")
+arrays = {f"mean.{name}": np.zeros(20000) for name in model.parameters}  # the largest file
+
+def save(step):
+    for array in model.parameters.values():
+        array[...] = step
+    save_checkpoint(run, model, TrainingState(step, arrays, {}))
+
+def attempt(size, action):
+    limit(size)
+    try:
+        action()
+    except UserError as error:
+        return str(error)
+    finally:
+        limit(resource.RLIM_INFINITY)
+    return "no error"
+
+save(1)
+said = {}
+sizes = {p.name: p.stat().st_size for p in (run / "checkpoints" / "step-00000001").iterdir()}
+for name, size in sizes.items():
+    said[name] = attempt(size - 1, lambda: save(2))
+    kept = load_model(run, "numpy")
+    assert all((array == 1).all() for array in kept.parameters.values())
+    assert load_training(run).step == 1
+    left = [p.name for p in (run / "checkpoints").iterdir()]
+    assert left == ["step-00000001"], left
+save_arrays(run / "text.safetensors", {"a": np.zeros(10)})
+said["text.safetensors"] = attempt(
+    1000, lambda: save_arrays(run / "text.safetensors", {"a": np.ones(1000)})
+)
+assert sorted(p.name for p in run.iterdir()) == ["checkpoints", "text.safetensors"]
+save(3)
+assert load_training(run).step == 3
+print(json.dumps([sizes, said]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the size of files as Linux does")
+def test_a_full_disk_spares_the_last_checkpoint(tmp_path: Path) -> None:
+    child = start(FILL_THE_DISK, str(tmp_path / "run"))
+    out, _ = child.communicate(timeout=60)
+    assert child.returncode == 0
+    sizes, said = json.loads(out)
+    # Each limit lets every smaller file pass: the save fails in another place each time.
+    assert len(set(sizes.values())) == 4
+    assert len(said) == 5
+    for name, message in said.items():
+        assert message.startswith("cannot write"), name
+        assert "File too large" in message, name
+    assert "earlier checkpoints are untouched" in said["model.safetensors"]
+    kept = load_file(tmp_path / "run" / "text.safetensors")
+    assert np.array_equal(kept["a"], np.zeros(10))

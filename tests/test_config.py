@@ -1,0 +1,132 @@
+"""Settings: presets, JSON, refusals by name, parameter counts."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from minibrillm.config import ModelConfig, TrainConfig, preset_names
+from minibrillm.errors import UserError
+from minibrillm.parameters import check_parameters, decays, initialise
+
+
+def test_parameter_counts_are_the_published_ones() -> None:
+    released = ModelConfig.preset("released")
+    assert released.n_parameters(4000, 906_998 - 1) == 957_918_400
+    dense = released.n_parameters(4000, 4000**2 - 1)
+    assert round(dense / 1e9, 1) == 16.9
+    assert round(957_918_400 / dense, 3) == 0.057
+    chinese = released.n_parameters(4001, 2_074_000 - 1)
+    assert round(chinese / 1e9, 2) == 2.19
+
+
+def test_parameters_of_mini_are_two_per_node_and_one_per_synapse() -> None:
+    d, v, e = 32, 66, 1380
+    expected = (2 * v + e) * (d * d + d) + v * d + d
+    assert ModelConfig.preset("mini").n_parameters(v, e) == expected
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_json_round_trip(name: str) -> None:
+    for config in (ModelConfig.preset(name), TrainConfig.preset(name, steps=3)):
+        assert type(config).from_json(json.loads(json.dumps(config.to_json()))) == config
+
+
+def test_unknown_key_is_refused_by_name_with_a_hint() -> None:
+    with pytest.raises(UserError, match=r"no setting 'd_nodes' \(did you mean 'd_node'\?\)"):
+        ModelConfig.from_json({"d_nodes": 3})
+    with pytest.raises(UserError, match="no preset 'huge'; choose one of paper, released, mini"):
+        ModelConfig.preset("huge")
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("d_node", 0),
+        ("d_node", 3.5),
+        ("d_node", True),
+        ("d_node", "32"),
+        ("min_count", 0),
+        ("memory", "long"),
+        ("edges", None),
+        ("initial_range", float("nan")),
+        ("initial_range", -1),
+        ("train_shared_edge", 1),
+        ("first_position", -1),
+    ],
+)
+def test_impossible_model_values_are_refused_by_name(setting: str, value: Any) -> None:
+    with pytest.raises(UserError, match=rf"ModelConfig\.{setting} is "):
+        ModelConfig.from_json({setting: value})
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("steps", 0),
+        ("minutes", 0),
+        ("minutes", float("nan")),
+        ("batch_size", 0),
+        ("learning_rate", 0),
+        ("beta1", 1.0),
+        ("average_decay", 1.5),
+        ("seed", -1),
+        ("clip_norm", -0.1),
+    ],
+)
+def test_impossible_training_values_are_refused_by_name(setting: str, value: Any) -> None:
+    with pytest.raises(UserError, match=rf"TrainConfig\.{setting} is "):
+        TrainConfig.from_json({"steps": 5, setting: value})
+
+
+def test_training_must_end() -> None:
+    with pytest.raises(UserError, match="steps or minutes"):
+        TrainConfig()
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_initial_parameters(name: str) -> None:
+    config = ModelConfig.preset(name, d_node=6)
+    parameters = initialise(config, 11, 17, np.random.default_rng(0))
+    again = initialise(config, 11, 17, np.random.default_rng(0))
+    assert {n: a.shape for n, a in parameters.items()} == config.shapes(11, 17)
+    assert sum(a.size for a in parameters.values()) == config.n_parameters(11, 17)
+    for array_name, array in parameters.items():
+        assert array.dtype == np.float32
+        np.testing.assert_array_equal(array, again[array_name])
+        assert np.abs(array).max() <= config.initial_range or array_name == "decay_logit"
+    check_parameters(config, 11, 17, parameters)
+
+
+def test_synapses_start_at_zero_and_time_constants_are_spread() -> None:
+    parameters = initialise(ModelConfig.preset("mini", d_node=6), 11, 17, np.random.default_rng(0))
+    assert not parameters["synapse_weight"].any()
+    np.testing.assert_allclose(parameters["decay_logit"], np.linspace(-2, 3, 6))
+
+
+def test_misfit_parameters_are_refused_by_name() -> None:
+    config = ModelConfig.preset("mini", d_node=3)
+    good = initialise(config, 5, 4, np.random.default_rng(0))
+    cases: list[tuple[dict[str, np.ndarray], str]] = [
+        ({k: a for k, a in good.items() if k != "axon_bias"}, "'axon_bias' is missing"),
+        (good | {"extra": np.zeros(1)}, "'extra' is not part"),
+        (good | {"node_bias": np.zeros((5, 4))}, "'node_bias' has shape"),
+        (good | {"node_bias": np.full((5, 3), np.nan)}, "'node_bias' holds NaN"),
+    ]
+    for parameters, message in cases:
+        with pytest.raises(UserError, match=message):
+            check_parameters(config, 5, 4, parameters)
+
+
+def test_what_decays() -> None:
+    names = set().union(*(ModelConfig.preset(n).shapes(3, 2) for n in preset_names()))
+    assert {n for n in names if decays(n)} == {
+        "edge_weight",
+        "axon_weight",
+        "dendrite_weight",
+        "synapse_weight",
+        "synapse_bias",
+    }

@@ -1,0 +1,187 @@
+"""The kernels answer to the textbook: same results, same bits whatever the number of threads."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numba
+import numpy as np
+import pytest
+from conftest import VARIANTS, random_ids, random_model
+from scipy.special import ndtr
+
+from minibrillm import kernels, reference
+from minibrillm.config import ModelConfig
+from minibrillm.functional import gelu, gelu_derivative
+from minibrillm.model import BriLLM
+
+# Large enough for the competition with the parts of an edge kept apart, which small graphs skip.
+LARGE = {
+    "mini, large": (ModelConfig.preset("mini", d_node=16, min_count=3), 1100),
+    "mini, large, encoded": (
+        ModelConfig.preset("mini", d_node=17, min_count=2, positions="sinusoidal", prior="none"),
+        1000,
+    ),
+}
+ALL = [*VARIANTS, *LARGE]
+
+
+def model_of(variant: str, dtype: type) -> BriLLM:
+    if variant in VARIANTS:
+        return random_model(VARIANTS[variant], dtype=dtype, n_nodes=23, n_ids=300)
+    config, n_nodes = LARGE[variant]
+    assert n_nodes * config.d_node**2 > kernels._PARTS_ABOVE
+    return random_model(config, dtype=dtype, n_nodes=n_nodes, n_ids=60_000)
+
+
+def batch_of(model: BriLLM, *, candidates: bool) -> tuple[np.ndarray, np.ndarray | None]:
+    rng, v = np.random.default_rng(3), model.graph.n_nodes
+    tokens = random_ids(6 * 31, v, rng).reshape(6, 31)
+    tokens[0, 3] = tokens[2, 8] = v - 1  # never seen in the text
+    if not candidates:
+        return tokens, None
+    others = rng.integers(0, v, size=(6, 30, 8))
+    return tokens, np.concatenate([tokens[:, 1:, None], others], axis=2)
+
+
+def run(
+    model: BriLLM, backend: str, *, candidates: bool = False
+) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+    model.backend = backend
+    tokens, chosen = batch_of(model, candidates=candidates)
+    return (
+        model.nll(tokens, candidates=chosen)[0],
+        model.energies(tokens),
+        model.loss_and_gradients(tokens, chosen)[1],
+    )
+
+
+def difference(ours: np.ndarray, theirs: np.ndarray) -> float:
+    scale = float(np.abs(theirs).max())
+    assert scale > 0
+    return float(np.abs(ours - theirs).max()) / scale
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-10), (np.float32, 1e-4)])
+@pytest.mark.parametrize("candidates", [False, True], ids=["full", "candidates"])
+@pytest.mark.parametrize("variant", ALL)
+def test_kernels_agree_with_the_reference(
+    variant: str, candidates: bool, dtype: type, tolerance: float
+) -> None:
+    textbook = run(model_of(variant, np.float64), "numpy", candidates=candidates)
+    compiled = run(model_of(variant, dtype), "numba", candidates=candidates)
+    assert compiled[0].dtype == dtype
+    assert difference(compiled[0], textbook[0]) < tolerance
+    assert difference(compiled[1], textbook[1]) < tolerance
+    assert compiled[2].keys() == textbook[2].keys()
+    for name, gradient in textbook[2].items():
+        assert difference(compiled[2][name], gradient) < tolerance, name
+
+
+@pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="needs two threads")
+@pytest.mark.parametrize("variant", ALL)
+def test_same_bits_with_one_thread_and_with_two(variant: str) -> None:
+    results = []
+    before = numba.get_num_threads()
+    try:
+        for threads in (1, 2):
+            numba.set_num_threads(threads)
+            results.append(run(model_of(variant, np.float32), "numba"))
+    finally:
+        numba.set_num_threads(before)
+    one, two = results
+    assert one[0].tobytes() == two[0].tobytes()
+    assert one[1].tobytes() == two[1].tobytes()
+    for name, gradient in one[2].items():
+        assert gradient.tobytes() == two[2][name].tobytes(), name
+
+
+def test_activation_in_single_precision_is_good_to_a_millionth() -> None:
+    h = np.concatenate([np.linspace(-14, 14, 200_001), [-1e4, -40.0, 0.0, 40.0, 1e4]])
+    single = h.astype(np.float32)
+    y, product = np.empty_like(single), np.empty_like(single)
+    kernels.gelu_sweep(single, y, product)
+    exact = gelu(single.astype(np.float64))
+    scale = np.maximum(1, np.abs(single))
+    assert (np.abs(y - exact) / scale).max() < 1e-6
+    exact *= gelu_derivative(single.astype(np.float64))
+    assert (np.abs(product - exact) / scale).max() < 1e-6
+    inside = np.abs(single) > 1e-3
+    phi = y[inside] / single[inside]
+    assert np.abs(phi - ndtr(single[inside].astype(np.float64))).max() < 1e-6
+
+
+def test_activation_in_double_precision_is_exact() -> None:
+    h = np.linspace(-10, 10, 10_001)
+    y, product = np.empty_like(h), np.empty_like(h)
+    kernels.gelu_sweep(h, y, product)
+    np.testing.assert_allclose(y, gelu(h), rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(product, gelu(h) * gelu_derivative(h), rtol=1e-12, atol=1e-15)
+
+
+def test_nan_in_a_weight_comes_out_as_nan() -> None:
+    model = model_of("mini", np.float32)
+    model.parameters["dendrite_weight"][3] = np.nan
+    model.backend = "numba"
+    tokens, _ = batch_of(model, candidates=False)
+    assert np.isnan(model.loss(tokens))
+
+
+def test_two_python_threads_take_turns() -> None:
+    """Two callers in a parallel kernel at once abort the process under one threading layer."""
+    model = model_of("mini", np.float32)
+    model.backend = "numba"
+    tokens, _ = batch_of(model, candidates=False)
+    expected, found = model.loss(tokens), []
+
+    def work() -> None:
+        for _ in range(20):
+            found.append(model.loss_and_gradients(tokens)[0])
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [expected] * 60
+
+
+def test_adamw_agrees_with_the_textbook() -> None:
+    rng = np.random.default_rng(0)
+    ours = [rng.normal(size=(40, 5)) for _ in range(3)] + [rng.random((40, 5)) for _ in range(2)]
+    theirs = [a.copy() for a in ours]
+    settings = (0.7, 3, 0.01, 0.5, 0.9, 0.99, 1e-8, 0.95)
+    kernels.adamw(*ours, *settings)
+    reference.adamw(*theirs, *settings)
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12)
+
+
+def test_kernels_run_where_no_cache_can_be_written(tmp_path: Path) -> None:
+    """A copy of the package in a folder that is read-only to all, and no home for a cache."""
+    program = (
+        "import numba, numpy as np\n"
+        "from numba.core import caching\n"
+        "caching._IPythonCacheLocator.from_function = classmethod(lambda *a: None)\n"
+        "for name in ('_UserProvidedCacheLocator', '_InTreeCacheLocator',"
+        " '_InTreeCacheLocatorFsAgnostic', '_UserWideCacheLocator', '_ZipCacheLocator'):\n"
+        "    if hasattr(caching, name):\n"
+        "        getattr(caching, name).from_function = classmethod(lambda *a: None)\n"
+        "from minibrillm import kernels\n"
+        "h = np.ones(3); kernels.gelu_sweep(h, h.copy(), h.copy())\n"
+        "print(kernels.cache_folder())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        encoding="utf-8",
+        env={**os.environ, "PYTHONIOENCODING": "utf-8"},
+        cwd=tmp_path,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("none")

@@ -1,0 +1,200 @@
+"""The textbook: gradients against central differences, the class trick, the memory."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from conftest import VARIANTS, random_ids, random_model
+
+from minibrillm.config import ModelConfig
+from minibrillm.functional import energy, gelu, position_encoding, sigmoid
+from minibrillm.graph import TokenGraph
+from minibrillm.model import BriLLM
+from minibrillm.reference import edges_between
+from minibrillm.tokenizer import CharacterTokenizer
+
+V = 9
+
+
+def tokens_for(model: BriLLM, n_streams: int = 3, n: int = 7, seed: int = 5) -> np.ndarray:
+    """Tokens that also cross edges never seen, and the node never seen."""
+    rng = np.random.default_rng(seed)
+    tokens = random_ids(n_streams * (n + 1), V, rng).reshape(n_streams, n + 1)
+    tokens[0, 2] = tokens[1, 4] = V - 1
+    return tokens
+
+
+def candidates_for(tokens: np.ndarray, seed: int = 6) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    out = np.empty((tokens.shape[0], tokens.shape[1] - 1, 5), np.int64)
+    for place in np.ndindex(out.shape[:2]):
+        true = tokens[place[0], place[1] + 1]
+        others = rng.permutation(np.delete(np.arange(V), true))[:4]
+        out[place] = [true, *others]
+    return out
+
+
+@pytest.mark.parametrize("sampled", [False, True], ids=["full softmax", "candidates"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_gradients_are_those_of_central_differences(variant: str, sampled: bool) -> None:
+    """Every single parameter of every preset, in float64: relative error below 1e-6."""
+    model = random_model(VARIANTS[variant])
+    tokens = tokens_for(model)
+    candidates = candidates_for(tokens) if sampled else None
+    _, gradients = model.loss_and_gradients(tokens, candidates)
+    assert gradients.keys() == model.parameters.keys()
+    step = 1e-5
+    for name, parameter in model.parameters.items():
+        numeric = np.zeros_like(parameter)
+        for index in np.ndindex(parameter.shape):
+            kept = parameter[index]
+            parameter[index] = kept + step
+            up = model.loss(tokens, candidates)
+            parameter[index] = kept - step
+            down = model.loss(tokens, candidates)
+            parameter[index] = kept
+            numeric[index] = (up - down) / (2 * step)
+        assert np.abs(numeric).max() > 1e-6, f"{name} has no influence: nothing was tested"
+        error = np.abs(gradients[name] - numeric).max() / np.abs(numeric).max()
+        assert error < 1e-6, f"{name}: relative error {error:.1e}"
+
+
+def written_out(model: BriLLM, tokens: np.ndarray) -> np.ndarray:
+    """−log p with the plainest code there is: one sequence, one target, one edge at a time, the
+    softmax written out over all V and the past summed anew at every step."""
+    config, p = model.config, model.parameters
+    graph, d = model.graph, model.config.d_node
+    out = []
+    for sequence in tokens:
+        start = np.ones(d)
+        if config.start == "node":
+            start = gelu(
+                1 / d
+                + p["node_bias"][sequence[0]]
+                + position_encoding(config.positions, 0, 1, d)[0]
+            )
+        signals: list[np.ndarray] = []
+        for i in range(len(sequence) - 1):
+            u = sequence[i : i + 1]
+            if i == 0:
+                a = start
+            elif config.memory == "chain":
+                a = signals[-1]
+            elif config.memory == "position":
+                g = np.exp(p["position_logits"][:i])
+                a = (g[:, None] * signals).sum(0) / g.sum()
+            else:
+                decay = sigmoid(p["decay_logit"])
+                powers = [decay ** (i - j) for j in range(i + 1)]  # r_0 is the oldest signal
+                a = sum(w * s for w, s in zip(powers, [start, *signals], strict=True)) / sum(powers)
+            encoding = position_encoding(config.positions, i + config.first_position, 1, d)[0]
+            answers = []
+            for v in range(graph.n_nodes):
+                weight, bias = edges_between(p, graph, config, u, np.array([v]))
+                answers.append(gelu(a @ weight[0] + bias[0] + encoding))
+            logits = energy(np.array(answers))
+            if graph.prior is not None:
+                logits = logits + graph.prior.row(int(u[0]))
+            true = sequence[i + 1]
+            out.append(np.log(np.exp(logits).sum()) - logits[true])
+            signals.append(answers[true])
+    return np.reshape(out, (len(tokens), -1))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_class_trick_equals_the_softmax_written_out_over_all_nodes(variant: str) -> None:
+    model = random_model(VARIANTS[variant])
+    tokens = tokens_for(model)
+    np.testing.assert_allclose(model.nll(tokens)[0], written_out(model, tokens), atol=1e-12)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_candidates_over_all_nodes_are_the_full_softmax(variant: str) -> None:
+    model = random_model(VARIANTS[variant])
+    tokens = tokens_for(model)
+    everyone = np.array([[[v, *np.delete(np.arange(V), v)] for v in row[1:]] for row in tokens])
+    full, full_gradients = model.loss_and_gradients(tokens)
+    sampled, gradients = model.loss_and_gradients(tokens, everyone)
+    assert sampled == pytest.approx(full, abs=1e-13)
+    for name, gradient in gradients.items():
+        np.testing.assert_allclose(gradient, full_gradients[name], atol=1e-14)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_stream_read_in_pieces_is_the_stream_read_at_once(variant: str, backend: str) -> None:
+    model = random_model(VARIANTS[variant], backend=backend)
+    tokens = tokens_for(model, n=17)
+    whole, final = model.nll(tokens)
+    pieces, state = [], None
+    for first, last in ((0, 1), (1, 6), (6, 13), (13, 17)):
+        nll, state = model.nll(tokens[:, first : last + 1], state)
+        pieces.append(nll)
+    np.testing.assert_allclose(np.concatenate(pieces, axis=1), whole, atol=1e-12)
+    assert state is not None
+    np.testing.assert_allclose(state.incoming, final.incoming, atol=1e-13)
+    by_one = None
+    for k in range(tokens.shape[1]):
+        by_one = model.read(tokens[:, k : k + 1], by_one)
+    assert by_one is not None
+    np.testing.assert_allclose(by_one.incoming, final.incoming, atol=1e-13)
+    assert by_one.position == final.position == 17
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_positions_with_huge_logits_do_not_overflow(dtype: type) -> None:
+    """exp(α) leaves float32 at α = 88; the running maximum must keep the mean finite."""
+    config = ModelConfig.preset("released", d_node=4, max_positions=40)
+    model = random_model(config, dtype=dtype)
+    tokens = tokens_for(model, n=20)
+    alpha = model.parameters["position_logits"]
+    small = model.loss(tokens)
+    alpha += 400
+    assert model.loss(tokens) == pytest.approx(small, rel=1e-4)
+    alpha[:] = np.linspace(-500, 500, len(alpha))  # later signals outweigh earlier ones by e^25
+    loss, gradients = model.loss_and_gradients(tokens)
+    assert np.isfinite(loss)
+    assert all(np.isfinite(g).all() for g in gradients.values())
+
+
+def test_a_leaky_memory_stays_stable_over_thousands_of_steps() -> None:
+    model = random_model(ModelConfig.preset("mini", d_node=6), dtype=np.float32)
+    model.parameters["decay_logit"][:] = np.linspace(-4, 12, 6)
+    ids = random_ids(5000, V, np.random.default_rng(1))
+    nll, state = model.nll(ids)
+    assert np.isfinite(nll).all()
+    assert np.isfinite(state.incoming).all()
+    assert state.normaliser.max() < 1 / (1 - sigmoid(np.float32(12))) * 1.01
+
+
+def test_first_loss_of_the_released_model_with_401_candidates_is_6_34() -> None:
+    """V = 4000, d = 32, uniform ±0.5: ln 401 plus about half the variance of the energies."""
+    n_nodes, n_sources, own = 4000, 12, 500
+    rng = np.random.default_rng(0)
+    # A dozen sources with 500 private edges each (a full graph of this V would hold 16 million);
+    # every true bigram has an edge, as those of a training text do.
+    targets = [
+        np.append(np.arange(n_sources), rng.permutation(np.arange(n_sources, n_nodes))[: own - 12])
+        for _ in range(n_sources)
+    ]
+    pairs = [np.array([u, v]) for u in range(n_sources) for v in targets[u]]
+    graph = TokenGraph.from_ids(pairs, n_nodes, prior=False)
+    losses = []
+    for seed in range(6):
+        config = ModelConfig.preset("released")
+        model = BriLLM.create(config, AnyNode(n_nodes), graph, seed=seed, backend="numpy")
+        tokens = rng.integers(0, n_sources, size=(8, 33))
+        candidates = np.empty((8, 32, 401), np.int64)
+        for b, i in np.ndindex(8, 32):
+            v = tokens[b, i + 1]
+            others = targets[tokens[b, i]]
+            candidates[b, i] = [v, *rng.permutation(others[others != v])[:400]]
+        losses.append(model.loss(tokens, candidates))
+    assert np.mean(losses) == pytest.approx(6.34, abs=0.1)
+
+
+class AnyNode(CharacterTokenizer):
+    """Stands in for a tokenizer where no text is needed: V without an alphabet."""
+
+    def __init__(self, n_nodes: int) -> None:
+        super().__init__("".join(chr(0x4E00 + k) for k in range(n_nodes - 1)))
