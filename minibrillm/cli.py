@@ -16,8 +16,13 @@ from minibrillm import __version__
 from minibrillm.errors import UserError
 
 if TYPE_CHECKING:
+    from minibrillm.config import ModelConfig, TrainConfig
+    from minibrillm.corpus import Split
     from minibrillm.model import BriLLM
+    from minibrillm.tokenizer import Tokenizer
     from minibrillm.training import Trainer
+
+_MANY_NODES = 1000
 
 app = typer.Typer(
     help="BriLLM, the signal-flow language model: train, evaluate, generate, compare.",
@@ -63,11 +68,16 @@ def train(
         int | None, typer.Option(help="Largest vocabulary (default: every character; BPE 512).")
     ] = None,
     heldout: Annotated[float, typer.Option(help="Share of the text held out, at its end.")] = 0.1,
-    d_node: Annotated[int | None, typer.Option(help="Node width d (default 32).")] = None,
+    d_node: Annotated[
+        int | None, typer.Option(help="Node width d (default 32; 16 above 1,000 nodes).")
+    ] = None,
     min_count: Annotated[
         int | None, typer.Option(help="How often a bigram must be seen to have its own edge.")
     ] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Sequences a step.")] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(help="Sequences a step (default that of the preset; 32 above 1,000 nodes)."),
+    ] = None,
     sequence_length: Annotated[int | None, typer.Option(help="Edges a sequence crosses.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
     negatives: Annotated[
@@ -104,16 +114,18 @@ def train(
             raise UserError(
                 "name a text to train on: minibrillm train TEXT (or --resume --out RUN)"
             )
-        changes = {k: v for k, v in {"d_node": d_node, "min_count": min_count}.items() if v}
-        for name, value in (("d_node", d_node), ("min_count", min_count)):
-            if value is not None and value < 1:
-                raise UserError(f"--{name.replace('_', '-')} is {value}; expected at least 1")
+        choices = {"d_node": d_node, "min_count": min_count}
+        changes = {name: value for name, value in choices.items() if value is not None}
         config = ModelConfig.preset(preset, **changes)
         if minutes is None and steps is None:
             settings["minutes"] = 3.0
         training = TrainConfig.preset(preset, seed=seed, **settings)
         out = out or _default_run(text, preset)
-        trainer = _new_run(text, config, training, out, tokenizer, vocab_size, heldout, backend)
+        split, tok = _tokens_of(text, tokenizer, vocab_size, heldout)
+        if tok.n_nodes > _MANY_NODES:  # an edge costs V d² a token: keep both small
+            config = config.replace(d_node=d_node or 16)
+            training = training.replace(batch_size=batch_size or 32)
+        trainer = _new_run(text, split, tok, config, training, out, backend)
     _plan(trainer, out)
     _train_and_report(trainer, out)
 
@@ -122,26 +134,31 @@ def _default_run(text: Path, preset: str) -> Path:
     return Path("runs") / f"{text.stem}-{preset}"
 
 
-def _new_run(
-    path: Path,
-    config: Any,
-    training: Any,
-    out: Path,
-    tokenizer: str,
-    vocab_size: int | None,
-    heldout: float,
-    backend: str,
-) -> Trainer:
+def _tokens_of(
+    path: Path, tokenizer: str, vocab_size: int | None, heldout: float
+) -> tuple[Split, Tokenizer]:
     from minibrillm.corpus import read_text, split_text
-    from minibrillm.graph import TokenGraph
-    from minibrillm.model import BriLLM
     from minibrillm.tokenizer import train_tokenizer
-    from minibrillm.training import Trainer
 
     split = split_text(read_text(path), heldout)
-    if not split.train or len(split.heldout) < 2:
+    if len(split.train) < 2 or len(split.heldout) < 2:
         raise UserError(f"{path} is too short to train on and hold a part out; give more text")
-    tok = train_tokenizer(split.train, tokenizer, vocab_size)
+    return split, train_tokenizer(split.train, tokenizer, vocab_size)
+
+
+def _new_run(
+    path: Path,
+    split: Split,
+    tok: Tokenizer,
+    config: ModelConfig,
+    training: TrainConfig,
+    out: Path,
+    backend: str,
+) -> Trainer:
+    from minibrillm.graph import TokenGraph
+    from minibrillm.model import BriLLM
+    from minibrillm.training import Trainer
+
     train_ids, heldout_ids = tok.encode(split.train), tok.encode(split.heldout)
     n_edges = training.sequence_length
     if len(train_ids) <= n_edges or len(heldout_ids) < 2:
@@ -237,7 +254,7 @@ def _train(trainer: Trainer) -> None:
 
 @app.command()
 def demo(
-    minutes: Annotated[float, typer.Option(help="Training time.")] = 0.5,
+    steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 120,
     out: Annotated[Path | None, typer.Option(help="Keep the run in this folder.")] = None,
     seed: Seed = 0,
     backend: Backend = "numba",
@@ -249,7 +266,10 @@ def demo(
     from minibrillm.model import BriLLM
     from minibrillm.training import Trainer
 
-    config = TrainConfig.preset("mini", minutes=minutes, seed=seed)
+    # Few steps, small batches, strong decay: twenty stories are soon learned by heart.
+    config = TrainConfig.preset(
+        "mini", steps=steps, batch_size=16, weight_decay=3.0, evaluate_every=20, seed=seed
+    )
     text = bundled_text("train")
     model = BriLLM.from_text(text, seed=seed, backend=backend)
     encode = model.tokenizer.encode

@@ -25,6 +25,7 @@ _MODEL_PRESETS: dict[str, dict[str, Any]] = {
         "positions": "sinusoidal",
         "first_position": 0,
         "prior": "none",
+        "min_count": 1,
         "train_shared_edge": False,
         "initial_range": 0.5,
     },
@@ -35,6 +36,7 @@ _MODEL_PRESETS: dict[str, dict[str, Any]] = {
         "positions": "released",
         "first_position": 1,
         "prior": "none",
+        "min_count": 1,
         "train_shared_edge": True,
         "initial_range": 0.5,
     },
@@ -44,6 +46,7 @@ _MODEL_PRESETS: dict[str, dict[str, Any]] = {
         "edges": "three_part",
         "positions": "none",
         "prior": "hebbian",
+        "min_count": 10,
         "initial_range": 0.3,
     },
 }
@@ -167,7 +170,7 @@ class ModelConfig(_Record):
     positions: str = "none"
     first_position: int = 0
     prior: str = "hebbian"
-    min_count: int = 1
+    min_count: int = 10
     max_positions: int = 512
     train_shared_edge: bool = True
     initial_range: float = 0.3
@@ -304,10 +307,14 @@ class TrainConfig(_Record):
 
 
 _TRAIN_PRESETS: dict[str, dict[str, Any]] = {
+    # The published settings: 8 processes of 32 sequences, 400 negatives, no clipping.
     "released": {
         "sequence_length": 32,
         "batch_size": 256,
         "learning_rate": 0.05,
+        "warmup_steps": 0,
+        "clip_norm": 0.0,
+        "negatives": 400,
         "beta2": 0.999,
         "weight_decay": 0.01,
         "average_decay": 0.0,

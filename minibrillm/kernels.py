@@ -1089,7 +1089,9 @@ def compete(
         shared = "dendrite" if three_part else "edge"
         common_bias.sum(axis=0, out=gradients[f"{shared}_bias"][:n_common])
         if apart:
-            _unpack_dendrites(common_weight.reshape(bins, n_common * d * d), gradients["dendrite_weight"])
+            _unpack_dendrites(
+                common_weight.reshape(bins, n_common * d * d), gradients["dendrite_weight"]
+            )
         else:
             common_weight.sum(axis=0, out=gradients[f"{shared}_weight"][:n_common])
     return Competition(out_nll.reshape(n_streams, n), d_incoming, gradients)

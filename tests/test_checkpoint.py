@@ -33,7 +33,8 @@ TEXT = "我爱妈妈。妈妈爱我。\nthe cat sat on the mat. a dog ran.\n" * 
 
 
 def tiny(preset: str = "mini", **changes: Any) -> BriLLM:
-    return BriLLM.from_text(TEXT, preset, d_node=4, backend="numpy", **changes)
+    few = {"d_node": 4, "min_count": 1, "backend": "numpy"}
+    return BriLLM.from_text(TEXT, preset, **{**few, **changes})
 
 
 def training_of(model: BriLLM, step: int) -> TrainingState:

@@ -1,0 +1,649 @@
+"""The command line as a user meets it: results on stdout, a mistake in one line, exit codes."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from minibrillm import __version__, cli
+from minibrillm.checkpoint import latest_checkpoint, load_model, load_training, read_json
+
+ROOT = Path(__file__).resolve().parents[1]
+GOLDEN = sorted((ROOT / "tests" / "golden").glob("*.npz"))
+TEXT = "我爱妈妈。妈妈爱我。\nthe cat sat on the mat. a dog ran.\n" * 12
+FEW = ("--d-node", 4, "--batch-size", 4, "--sequence-length", 8)
+
+
+class Result(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Result]
+
+
+@pytest.fixture
+def minibrillm(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Command:
+    """Run a command in this process, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def command(*arguments: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["minibrillm", *map(str, arguments)])
+        capsys.readouterr()
+        code: object = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = end.code or 0
+        out, err = capsys.readouterr()
+        assert isinstance(code, int)
+        return Result(code, out, err)
+
+    return command
+
+
+@pytest.fixture(scope="session")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("text") / "mama.txt"
+    path.write_text(TEXT, encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def trained(text: Path) -> Path:
+    """A run of 4 steps; no test changes it."""
+    run = text.parent / "run"
+    train = ["train", text, "--steps", 4, "--out", run, "--backend", "numpy", *FEW]
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as end:
+        patch.setattr(sys, "argv", ["minibrillm", *map(str, train)])
+        cli.main()
+    assert not end.value.code
+    return run
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """A run of 4 steps to do with as one likes."""
+    return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+def newest(run: Path) -> Path:
+    found = latest_checkpoint(run)
+    assert found is not None
+    return found
+
+
+def is_refused(result: Result, *said: str) -> None:
+    """Exit code 2, nothing on stdout, and one line that says what is wrong."""
+    assert result.code == 2, result
+    assert result.out == ""
+    assert result.err.startswith("error: "), result.err
+    assert result.err.count("\n") == 1, result.err
+    assert result.err.endswith("\n")
+    for part in said:
+        assert part in result.err
+
+
+# train, evaluate, generate
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_from_text_to_text(minibrillm: Command, text: Path, tmp_path: Path, backend: str) -> None:
+    out = tmp_path / "runs" / "mine"
+    said = minibrillm("train", text, "--steps", 3, "--out", out, "--backend", backend, *FEW)
+    assert said.code == 0
+    assert said.err == ""
+    for part in ("tokens to train on", "private edges", "3 steps", "nats/token", "a sample"):
+        assert part in said.out
+    assert load_training(out).step == 3
+    assert load_model(out, "numpy").config.d_node == 4
+
+    table = minibrillm("evaluate", out, "--backend", backend)
+    assert (table.code, table.err) == (0, "")
+    assert table.out.strip() in said.out  # the same scores as after training
+    scores = json.loads(minibrillm("evaluate", out, "--backend", backend, "--json").out)
+    assert [row["model"] for row in scores["scores"]][-1] == "BriLLM, one stream"
+    for row in scores["scores"]:
+        assert f"{row['nats_per_token']:.4f}" in table.out
+
+    for prompt in ("妈妈", "the cat"):
+        made = minibrillm(
+            "generate", out, "--prompt", prompt, "--tokens", 12, "--seed", 1, "--backend", backend
+        )
+        assert (made.code, made.err) == (0, "")
+        assert made.out.startswith(prompt)
+        assert len(made.out) == len(prompt) + 12 + 1
+
+    more = minibrillm("train", "--resume", "--out", out, "--steps", 5, "--backend", backend)
+    assert (more.code, more.err) == (0, "")
+    assert f"resuming {out} at step 3" in more.out
+    assert load_training(out).step == 5
+
+
+def test_backends_say_the_same(minibrillm: Command, trained: Path) -> None:
+    tell = ("generate", trained, "--greedy", "--prompt", "我", "--tokens", 30, "--backend")
+    assert minibrillm(*tell, "numpy") == minibrillm(*tell, "numba")
+
+
+def test_seeds(minibrillm: Command, trained: Path) -> None:
+    tell = ("generate", trained, "--backend", "numpy", "--temperature", 2, "--seed")
+    first, again, other = (minibrillm(*tell, seed).out for seed in (1, 1, 2))
+    assert first == again != other
+    assert len(first) == 200 + 1
+
+
+def test_sampling_options(minibrillm: Command, trained: Path) -> None:
+    tell = ("generate", trained, "--backend", "numpy", "--prompt", "我", "--tokens", 30)
+    greedy = minibrillm(*tell, "--greedy").out
+    assert minibrillm(*tell, "--temperature", 0).out == greedy
+    assert minibrillm(*tell, "--top-k", 1, "--temperature", 9).out == greedy
+    assert minibrillm(*tell, "--top-p", 1e-9, "--temperature", 9).out == greedy
+
+
+def test_stop(minibrillm: Command, trained: Path) -> None:
+    tell = ("generate", trained, "--backend", "numpy", "--prompt", "我", "--seed", 3)
+    whole = minibrillm(*tell).out
+    assert "\n" in whole[:-1]
+    assert minibrillm(*tell, "--stop", "\\n").out == whole.split("\n")[0] + "\n"
+
+
+def test_unknown_characters_give_a_notice(minibrillm: Command, run: Path, tmp_path: Path) -> None:
+    made = minibrillm("generate", run, "--prompt", "龘我Q", "--tokens", 5, "--backend", "numpy")
+    assert made.code == 0
+    assert made.out.startswith("龘我Q")
+    assert len(made.out) == 3 + 5 + 1
+    assert made.err == "note: the model does not know 'Q' '龘'; read as <unk>\n"
+    (tmp_path / "other.txt").write_text("the Cat\n", encoding="utf-8")
+    table = minibrillm("evaluate", run, tmp_path / "other.txt", "--backend", "numpy")
+    assert table.code == 0
+    assert table.err == "note: the model does not know 'C'; read as <unk>\n"
+    assert "1 (14.3%) of them scored as <unk>" in table.out
+
+
+def test_evaluate_another_text(minibrillm: Command, trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "other.txt").write_text("妈妈爱我", encoding="utf-8")
+    found = minibrillm("evaluate", trained, tmp_path / "other.txt", "--json", "--backend", "numpy")
+    data = json.loads(found.out)
+    assert (data["tokens"], data["bytes"], data["unknown"]) == (3, 9, 0)
+
+
+def test_out_is_made_up_of_text_and_preset(minibrillm: Command, text: Path) -> None:
+    tell = ("--preset", "paper", "--steps", 1, "--backend", "numpy", *FEW)
+    assert minibrillm("train", text, *tell).code == 0
+    assert load_training(Path("runs/mama-paper")).step == 1
+    again = minibrillm("train", text, "--preset", "paper", "--resume", "--backend", "numpy")
+    assert again.code == 0
+    assert "resuming" in again.out
+
+
+@pytest.mark.parametrize("preset", ["mini", "paper", "released"])
+def test_every_option_reaches_the_run(
+    minibrillm: Command, text: Path, tmp_path: Path, preset: str
+) -> None:
+    options: dict[str, object] = {"steps": 2, "minutes": 9, "seed": 5, "backend": "numpy"}
+    options |= {"tokenizer": "bpe", "vocab-size": 262, "heldout": 0.3, "d-node": 3}
+    options |= {"min-count": 2, "batch-size": 3, "sequence-length": 7, "learning-rate": 0.004}
+    options |= {"negatives": 2, "checkpoint-every": 1, "preset": preset, "out": tmp_path / "run"}
+    out = tmp_path / "run"
+    pairs = [part for name, value in options.items() for part in (f"--{name}", value)]
+    assert minibrillm("train", text, *pairs).code == 0
+    model, training = load_model(out, "numpy"), load_training(out).settings["config"]
+    assert (model.config.d_node, model.config.min_count) == (3, 2)
+    assert (model.tokenizer.kind, model.tokenizer.n_nodes) == ("bpe", 262)
+    expected = {"steps": 2, "minutes": 9.0, "seed": 5, "batch_size": 3, "sequence_length": 7}
+    expected |= {"learning_rate": 0.004, "negatives": 2, "checkpoint_every": 1}
+    assert expected.items() <= training.items()
+    ids = load_file(out / "text.safetensors")
+    heldout = model.tokenizer.decode(ids["heldout"])
+    assert model.tokenizer.decode(ids["train"]) + heldout == TEXT
+    assert len(heldout) == pytest.approx(0.3 * len(TEXT), abs=1)
+
+
+def test_demo(minibrillm: Command, tmp_path: Path) -> None:
+    said = minibrillm("demo", "--minutes", 1e-6, "--out", tmp_path / "run")
+    assert (said.code, said.err) == (0, "")
+    for part in ("Chinese:", "English:", "BriLLM, one stream", "'妈妈' goes on", "'One day' goes"):
+        assert part in said.out
+    assert re.search(r"^妈妈.+$", said.out, re.MULTILINE)
+    assert re.search(r"^One day.+$", said.out, re.MULTILINE)
+    assert load_training(tmp_path / "run").step >= 1
+
+
+# parity
+
+
+def test_golden_vectors_are_there() -> None:
+    assert [p.name for p in GOLDEN] == ["full_softmax.npz", "sampled_softmax.npz"]
+
+
+@pytest.mark.parametrize("file", GOLDEN, ids=lambda p: p.stem)
+def test_parity(minibrillm: Command, file: Path) -> None:
+    said = minibrillm("parity", file)
+    assert (said.code, said.err) == (0, "")
+    assert said.out.endswith("float64 agrees to 1e-10\n")
+    assert "DIFFERS" not in said.out
+    data = json.loads(minibrillm("parity", file, "--json").out)
+    assert data["failed"] == []
+    quantities = {"energies", "loss", "grad_weights", "grad_biases", "grad_node_bias"}
+    quantities |= {"grad_positions"}
+    found = {(c["quantity"], c["backend"], c["dtype"]) for c in data["comparisons"]}
+    assert found == {
+        (q, b, t) for q in quantities for b in ("numpy", "numba") for t in ("float64", "float32")
+    }
+    for comparison in data["comparisons"]:
+        assert comparison["agrees"]
+        assert comparison["error"] <= (1e-10 if comparison["dtype"] == "float64" else 1e-4)
+
+
+def golden_copy(folder: Path, **changes: np.ndarray | None) -> Path:
+    with np.load(GOLDEN[0]) as file:
+        arrays = {**file, **changes}
+    path = folder / "changed.npz"
+    np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
+    return path
+
+
+def test_parity_names_what_differs(minibrillm: Command, tmp_path: Path) -> None:
+    with np.load(GOLDEN[0]) as file:
+        energies, gradient = file["energies"].copy(), file["grad_positions"].copy()
+    energies[1, 2, 3] += 1e-6
+    said = minibrillm("parity", golden_copy(tmp_path, energies=energies))
+    assert said.code == 1
+    assert said.err == "float64 differs by more than 1e-10: energies\n"
+    assert [line.split()[0] for line in said.out.splitlines() if "DIFFERS" in line] == ["energies"]
+    gradient[0] *= 1 + 1e-6
+    path = golden_copy(tmp_path, energies=energies, grad_positions=gradient)
+    said = minibrillm("parity", path, "--json")
+    assert said.code == 1
+    assert json.loads(said.out)["failed"] == ["energies", "grad_positions"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"energies": None}, "lacks the array 'energies'"),
+        ({"tokens": np.zeros((2, 3))}, "'tokens' is float64"),
+        ({"weights": np.zeros((2, 2))}, "'weights' is float64 with 2 dimensions"),
+        ({"biases": np.zeros((2, 2))}, "has shape"),
+        ({"positions": np.zeros(1), "grad_positions": np.zeros(1)}, "do not fit 1 positions"),
+        ({"loss": np.zeros(3)}, "'loss'"),
+    ],
+    ids=str,
+)
+def test_parity_of_another_layout(
+    minibrillm: Command, tmp_path: Path, changes: dict[str, np.ndarray | None], said: str
+) -> None:
+    is_refused(minibrillm("parity", golden_copy(tmp_path, **changes)), said, "changed.npz")
+
+
+def test_parity_of_candidates_without_the_target(minibrillm: Command, tmp_path: Path) -> None:
+    with np.load(GOLDEN[0]) as file:
+        candidates = file["candidates"][..., ::-1].copy()
+    is_refused(minibrillm("parity", golden_copy(tmp_path, candidates=candidates)), "true next")
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 cut short"])
+def test_parity_of_no_archive(minibrillm: Command, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.npz").write_bytes(content)
+    is_refused(minibrillm("parity", "a.npz"), "is not a golden .npz file")
+
+
+def test_parity_of_one_array(minibrillm: Command, tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros(3))
+    is_refused(minibrillm("parity", "a.npy"), "a.npy")
+
+
+def test_parity_of_no_file(minibrillm: Command, tmp_path: Path) -> None:
+    is_refused(minibrillm("parity", "nowhere.npz"), "there is no file nowhere.npz")
+    is_refused(minibrillm("parity", tmp_path), "")
+
+
+# info, version, help
+
+
+def test_info(minibrillm: Command) -> None:
+    said = minibrillm("info")
+    assert (said.code, said.err) == (0, "")
+    facts = json.loads(minibrillm("info", "--json").out)
+    assert facts["minibrillm"] == __version__
+    assert facts["numpy"] == np.__version__
+    assert facts["threads"] >= 1
+    for name in ("python", "system", "numba", "threading layer", "BLAS", "Chinese font"):
+        assert str(facts[name]) in said.out
+        assert facts[name]
+
+
+def test_version_and_help(minibrillm: Command) -> None:
+    assert minibrillm("--version") == Result(0, f"minibrillm {__version__}\n", "")
+    for name in ("-h", "--help"):
+        said = minibrillm(name)
+        assert said.code == 0
+        for command in ("train", "demo", "evaluate", "generate", "parity", "info"):
+            assert re.search(rf"^  {command}  ", said.out, re.MULTILINE)
+            assert minibrillm(command, name).code == 0
+
+
+# mistakes: the text
+
+
+def test_texts_that_cannot_be_read(minibrillm: Command, tmp_path: Path) -> None:
+    (tmp_path / "empty.txt").write_bytes(b"")
+    (tmp_path / "binary.txt").write_bytes(b"\x7fELF\x00\x01")
+    (tmp_path / "gbk.txt").write_bytes(TEXT.encode("gb18030"))
+    for name, said in (
+        ("nowhere.txt", "there is no file nowhere.txt"),
+        ("empty.txt", "is empty"),
+        ("binary.txt", "binary"),
+        ("gbk.txt", "UTF-8"),
+        (".", "is a directory"),
+    ):
+        is_refused(minibrillm("train", name, "--steps", 1), said)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("n", [1, 2, 30])
+def test_a_text_shorter_than_a_sequence(minibrillm: Command, tmp_path: Path, n: int) -> None:
+    (tmp_path / "short.txt").write_text(TEXT[:n], encoding="utf-8")
+    said = minibrillm("train", "short.txt", "--steps", 1)
+    is_refused(said, "short.txt", "short", "give more text")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_no_text(minibrillm: Command) -> None:
+    is_refused(minibrillm("train", "--steps", 1), "name a text to train on")
+
+
+def test_evaluate_a_text_that_is_too_short(
+    minibrillm: Command, trained: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "short.txt").write_text("我", encoding="utf-8")
+    is_refused(minibrillm("evaluate", trained, "short.txt"), "at least 2 tokens")
+    is_refused(minibrillm("evaluate", trained, "nowhere.txt"), "there is no file")
+
+
+# mistakes: options
+
+BAD_TRAINING = {
+    "--minutes 0": "minutes is 0",
+    "--minutes -1": "minutes is -1",
+    "--minutes nan": "minutes is nan",
+    "--steps 0": "steps is 0",
+    "--preset tiny": "no preset 'tiny'; choose one of paper, released, mini",
+    "--backend cuda": "no backend 'cuda'; choose one of numba, numpy",
+    "--tokenizer words": "no tokenizer of kind 'words'; choose one of characters, bpe",
+    "--vocab-size 1": "n_nodes is 1",
+    "--tokenizer bpe --vocab-size 9": "n_nodes is 9",
+    "--d-node 0": "node is 0",
+    "--d-node 1000000": "d_node is 1000000",
+    "--min-count 0": "count is 0",
+    "--heldout 0": "the share held out is 0",
+    "--heldout 1": "the share held out is 1",
+    "--heldout nan": "the share held out is nan",
+    "--heldout 0.9999": "too short",
+    "--batch-size 0": "batch_size is 0",
+    "--sequence-length 0": "sequence_length is 0",
+    "--sequence-length 100000": "shorter than one sequence",
+    "--learning-rate 0": "learning_rate is 0",
+    "--learning-rate nan": "learning_rate is nan",
+    "--negatives -1": "negatives is -1",
+    "--checkpoint-every -1": "checkpoint_every is -1",
+    "--seed -1": "seed is -1",
+}
+
+
+@pytest.mark.parametrize("options", BAD_TRAINING)
+def test_impossible_training(minibrillm: Command, text: Path, tmp_path: Path, options: str) -> None:
+    steps = [] if "--minutes" in options or "--steps" in options else ["--steps", "1"]
+    out = tmp_path / "run"
+    said = minibrillm("train", text, "--out", out, *steps, *options.split())
+    is_refused(said, BAD_TRAINING[options])
+    assert not out.exists()
+
+
+BAD_GENERATION = {
+    "--tokens 0": "--tokens is 0",
+    "--temperature -1": "temperature is -1",
+    "--temperature nan": "temperature is nan",
+    "--top-k -1": "top_k is -1",
+    "--top-p 0": "top_p is 0",
+    "--top-p 1.5": "top_p is 1.5",
+    "--seed -1": "--seed is -1",
+    "--stop ab": "exactly one token of the vocabulary; got 'ab'",
+    "--stop 龘": "exactly one token of the vocabulary; got '龘'",
+    "--backend cuda": "no backend 'cuda'",
+}
+
+
+@pytest.mark.parametrize("options", BAD_GENERATION)
+def test_impossible_generation(minibrillm: Command, trained: Path, options: str) -> None:
+    is_refused(minibrillm("generate", trained, *options.split()), BAD_GENERATION[options])
+
+
+@pytest.mark.parametrize("options", ["--minutes 0", "--minutes nan", "--seed -1", "--backend x"])
+def test_impossible_demo(minibrillm: Command, options: str) -> None:
+    is_refused(minibrillm("demo", *options.split()), options.split()[0].strip("-"))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["fly"],
+        ["train", "a.txt", "--fly"],
+        ["train", "a.txt", "--steps", "many"],
+        ["train", "a.txt", "--steps", "1.5"],
+        ["train", "a.txt", "--minutes", "long"],
+        ["train", "a.txt", "b.txt"],
+        ["train", "a.txt", "--steps"],
+        ["generate"],
+        ["parity"],
+        ["--fly"],
+    ],
+    ids=" ".join,
+)
+def test_usage(minibrillm: Command, arguments: list[str]) -> None:
+    said = minibrillm(*arguments)
+    assert (said.code, said.out) == (2, "")
+    assert re.search(r"^Error: ", said.err, re.MULTILINE)
+    assert "Traceback" not in said.err
+
+
+# mistakes: runs
+
+
+def test_out_that_cannot_be_written(minibrillm: Command, text: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way", encoding="utf-8")
+    for out in ("file", "file/run"):
+        said = minibrillm("train", text, "--steps", 1, "--backend", "numpy", "--out", out, *FEW)
+        is_refused(said, "cannot write to", "choose another")
+    for out in ("file/run", "file"):
+        is_refused(minibrillm("demo", "--minutes", 1e-6, "--out", out), "cannot write to")
+
+
+def test_out_that_holds_a_run(minibrillm: Command, text: Path, run: Path) -> None:
+    before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
+    said = minibrillm("train", text, "--steps", 9, "--backend", "numpy", "--out", run, *FEW)
+    is_refused(said, "already holds a run", "--resume")
+    is_refused(minibrillm("demo", "--minutes", 1e-6, "--out", run), "already holds a run")
+    assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == before
+
+
+READERS = (["evaluate"], ["generate"], ["train", "--resume", "--out"])
+READS = pytest.mark.parametrize("command", READERS, ids=lambda command: command[0])
+
+
+@READS
+def test_no_run(minibrillm: Command, tmp_path: Path, text: Path, command: list[str]) -> None:
+    is_refused(minibrillm(*command, "nowhere"), "nowhere is not a folder; make a run with")
+    is_refused(minibrillm(*command, tmp_path), "has no checkpoint; make a run with")
+    is_refused(minibrillm(*command, text), "is not a folder")
+
+
+def test_resume_without_a_name(minibrillm: Command) -> None:
+    is_refused(minibrillm("train", "--resume"), "--resume needs --out RUN")
+
+
+@READS
+def test_a_checkpoint_of_another_version(
+    minibrillm: Command, run: Path, command: list[str]
+) -> None:
+    path = newest(run) / "model.json"
+    path.write_text(json.dumps(read_json(path) | {"format": 99}), encoding="utf-8")
+    is_refused(minibrillm(*command, run), "checkpoint format 99", __version__)
+
+
+@READS
+def test_a_truncated_checkpoint(minibrillm: Command, run: Path, command: list[str]) -> None:
+    path = newest(run) / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-10])
+    is_refused(minibrillm(*command, run), "model.safetensors is damaged or cut short")
+
+
+@READS
+def test_a_checkpoint_with_nan(minibrillm: Command, run: Path, command: list[str]) -> None:
+    path = newest(run) / "model.safetensors"
+    arrays = dict(load_file(path))
+    arrays["axon_bias"][0, 0] = math.nan
+    save_file(arrays, path)
+    is_refused(minibrillm(*command, run), "'axon_bias' holds NaN or infinity")
+
+
+def test_a_truncated_training_state(minibrillm: Command, run: Path) -> None:
+    path = newest(run) / "training.safetensors"
+    path.write_bytes(path.read_bytes()[:-10])
+    is_refused(minibrillm("train", "--resume", "--out", run), "training.safetensors is damaged")
+    assert minibrillm("generate", run, "--backend", "numpy").code == 0
+
+
+@pytest.mark.parametrize("command", [READERS[0], READERS[2]], ids=lambda command: command[0])
+def test_a_run_without_its_text(minibrillm: Command, run: Path, command: list[str]) -> None:
+    (run / "text.safetensors").write_bytes(b"")
+    is_refused(minibrillm(*command, run), "text.safetensors is damaged")
+    (run / "text.safetensors").unlink()
+    is_refused(minibrillm(*command, run), "text.safetensors is missing")
+
+
+def test_resume_with_another_text(
+    minibrillm: Command, run: Path, text: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "other.txt").write_text(TEXT.replace("cat", "mat"), encoding="utf-8")
+    tell = ("--resume", "--out", run, "--backend", "numpy", "--steps", 5)
+    is_refused(minibrillm("train", "other.txt", *tell), "is not the text this run was trained on")
+    assert load_training(run).step == 4
+    assert minibrillm("train", text, *tell).code == 0
+    assert load_training(run).step == 5
+
+
+def test_a_loss_that_is_no_number(minibrillm: Command, text: Path, tmp_path: Path) -> None:
+    tell = ("--steps", 50, "--learning-rate", 1e30, "--backend", "numpy", "--out", tmp_path / "r")
+    with np.errstate(all="ignore"):
+        said = minibrillm("train", text, *tell, *FEW)
+    assert said.code == 2
+    assert "Traceback" not in said.err
+    last = said.err.splitlines()[-1]
+    assert last.startswith("error: the ")
+    assert "smaller learning rate" in last
+
+
+# a process of its own
+
+
+def process(*arguments: object, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [sys.executable, "-m", "minibrillm", *map(str, arguments)],
+        capture_output=True,
+        env={**os.environ, **environment},
+        timeout=120,
+    )
+
+
+def test_module_and_its_encoding(trained: Path) -> None:
+    """Chinese comes out as UTF-8 even where Python would write another encoding."""
+    tell = ("generate", trained, "--prompt", "妈妈", "--tokens", 5, "--backend", "numpy")
+    made = process(*tell, PYTHONIOENCODING="ascii")
+    assert (made.returncode, made.stderr) == (0, b"")
+    assert made.stdout.decode("utf-8").startswith("妈妈")
+
+
+def test_module_without_arguments_shows_help() -> None:
+    said = process()
+    assert b"Usage: python -m minibrillm" in said.stdout + said.stderr
+    assert b"Traceback" not in said.stderr
+
+
+def test_module_refuses_in_one_line() -> None:
+    said = process("train", "没有.txt", PYTHONIOENCODING="ascii")
+    line = said.stderr.decode("utf-8").replace("\r", "")
+    is_refused(Result(said.returncode, said.stdout.decode("utf-8"), line), "没有.txt")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no SIGINT to send to one process")
+def test_ctrl_c(minibrillm: Command, text: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    tell = ["train", text, "--steps", 10**9, "--out", out, "--backend", "numpy", *FEW]
+    child = subprocess.Popen(
+        [sys.executable, "-m", "minibrillm", *map(str, tell)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+    )
+    try:
+        history = out / "history.csv"
+        deadline = time.monotonic() + 60
+        while not history.is_file() or history.read_bytes().count(b"\n") < 3:
+            assert child.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        child.send_signal(signal.SIGINT)
+        _, err = child.communicate(timeout=60)
+    finally:
+        child.kill()
+        child.wait()
+    assert child.returncode == 130
+    step = load_training(out).step
+    assert step >= 2
+    assert err == (
+        f"interrupted after step {step}; saved, go on with: minibrillm train --resume --out {out}\n"
+    )
+    more = minibrillm("train", "--resume", "--out", out, "--steps", step + 2, "--backend", "numpy")
+    assert more.code == 0
+    assert load_training(out).step == step + 2
+
+
+def test_ctrl_c_in_the_demo_keeps_nothing(
+    minibrillm: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from minibrillm.training import Interrupted, Trainer
+
+    def stop(self: Trainer, **settings: object) -> None:
+        raise Interrupted("interrupted after step 1")
+
+    monkeypatch.setattr(Trainer, "train", stop)
+    said = minibrillm("demo", "--backend", "numpy")
+    assert (said.code, said.err) == (130, "interrupted after step 1\n")
+
+
+def test_ctrl_c_outside_of_training(minibrillm: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("minibrillm.corpus.read_text", interrupted)
+    said = minibrillm("train", "a.txt")
+    assert said.code == 130
+    assert "Traceback" not in said.err

@@ -1,0 +1,234 @@
+"""Losses are what a plain loop finds, every token counts once, and the table is consistent."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from minibrillm import evaluation
+from minibrillm.errors import UserError
+from minibrillm.evaluation import Score, evaluate, stream_loss, window_loss
+from minibrillm.model import BriLLM
+from minibrillm.ngram import loss_by_order
+
+TEXT = "我爱妈妈。妈妈爱我。\nthe cat sat on the mat. a dog ran.\n" * 4
+PRESETS = pytest.mark.parametrize("preset", ["mini", "paper", "released"])
+
+
+def tiny(preset: str = "mini", **changes: Any) -> BriLLM:
+    few = {"d_node": 4, "min_count": 1, "backend": "numpy", "dtype": np.float64}
+    return BriLLM.from_text(TEXT, preset, **{**few, **changes})
+
+
+def heldout(model: BriLLM, n: int) -> np.ndarray:
+    return model.tokenizer.encode(TEXT[7 : 7 + n])
+
+
+class Echo:
+    """Stands in for a model: the loss of a token is its id, and the memory is the last token."""
+
+    max_positions = None
+
+    def __init__(self) -> None:
+        self.scored: list[int] = []
+
+    def nll(self, tokens: np.ndarray, state: int | None = None) -> tuple[np.ndarray, int]:
+        assert tokens.ndim == 2
+        if state is not None:
+            assert tokens[0, 0] == state  # a chunk begins where the one before ended
+        self.scored += tokens[:, 1:].ravel().tolist()
+        return tokens[:, 1:].astype(np.float32), int(tokens[-1, -1])
+
+
+# window_loss and stream_loss
+
+
+@PRESETS
+@pytest.mark.parametrize("width", [1, 5, 30, 100])
+def test_window_loss_against_a_plain_loop(preset: str, width: int) -> None:
+    model = tiny(preset)
+    ids = heldout(model, 73)
+    total = 0.0
+    for first in range(0, 72, width):
+        window = ids[first : first + width + 1]
+        total += model.loss(window) * (len(window) - 1)
+    assert window_loss(model, ids, width) == pytest.approx(total / 72, rel=1e-12)
+
+
+@PRESETS
+def test_stream_loss_is_the_loss_of_the_whole(preset: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny(preset)
+    ids = heldout(model, 73)
+    whole = model.loss(ids)
+    for chunk in (1, 7, 36, 72, 4096):
+        monkeypatch.setattr(evaluation, "_STREAM_CHUNK", chunk)
+        assert stream_loss(model, ids) == pytest.approx(whole, rel=1e-10)
+
+
+def test_a_stream_remembers_more_than_windows() -> None:
+    model = tiny()
+    ids = heldout(model, 73)
+    assert abs(stream_loss(model, ids) - window_loss(model, ids, 5)) > 1e-4
+
+
+@pytest.mark.parametrize("n", [2, 3, 8, 9, 10, 64, 65, 66, 200])
+def test_every_token_is_scored_once(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "_STREAM_CHUNK", 9)
+    monkeypatch.setattr(evaluation, "_BATCH_POSITIONS", 24)  # three windows of 8 at once
+    ids = np.arange(1000, 1000 + n)
+    for loss in (lambda m: window_loss(m, ids, 8), lambda m: stream_loss(m, ids)):
+        echo: Any = Echo()
+        assert loss(echo) == pytest.approx(ids[1:].mean(), rel=1e-12)
+        assert echo.scored == ids[1:].tolist()
+
+
+def test_float32_losses_are_summed_in_float64() -> None:
+    echo: Any = Echo()
+    ids = np.full(20_001, 2**23 + 1)  # float32 holds it, but not the sum of two of them and one
+    assert stream_loss(echo, ids) == 2**23 + 1
+    assert window_loss(echo, ids) == 2**23 + 1
+
+
+def test_few_positions_make_short_windows() -> None:
+    model = tiny("released", max_positions=10)
+    ids = heldout(model, 73)
+    assert window_loss(model, ids) == window_loss(model, ids, 10)
+    with pytest.raises(UserError, match="knows 10 positions"):
+        stream_loss(model, ids)
+
+
+# evaluate
+
+
+def rows(scores: list[Score]) -> dict[str, Score]:
+    return {score.model: score for score in scores}
+
+
+@pytest.mark.parametrize("tokenizer", ["characters", "bpe"])
+def test_the_table_of_scores(tokenizer: str) -> None:
+    model = tiny(tokenizer=tokenizer, n_nodes=275)
+    train, ids = model.tokenizer.encode(TEXT), model.tokenizer.encode(TEXT[:-40])
+    found = evaluate(model, ids, train)
+    by_order = loss_by_order(train, ids, model.graph.n_nodes, 7)
+    best = min(by_order, key=lambda order: by_order[order])
+    expected = {
+        "unigram": by_order[1],
+        "bigram, Kneser-Ney": by_order[2],
+        f"best n-gram, Kneser-Ney ({best}-gram)": by_order[best],
+        "BriLLM, windows of 256": window_loss(model, ids, 256),
+        "BriLLM, one stream": stream_loss(model, ids),
+    }
+    assert {name: s.nats_per_token for name, s in rows(found.scores).items()} == expected
+    assert best > 2
+    assert len(found.scores) == 5
+
+
+@pytest.mark.parametrize("tokenizer", ["characters", "bpe"])
+def test_units_are_consistent(tokenizer: str) -> None:
+    model = tiny(tokenizer=tokenizer, n_nodes=275)
+    text = "妈妈 the cat。"
+    ids = model.tokenizer.encode(text)
+    found = evaluate(model, ids, model.tokenizer.encode(TEXT))
+    rest = model.tokenizer.decode(ids[1:])
+    assert text.endswith(rest) or "\ufffd" in rest
+    assert found.tokens == len(ids) - 1
+    assert found.characters == len(rest)
+    assert found.bytes == len(rest.encode())
+    assert found.bytes > found.characters
+    for score in found.scores:
+        bits = score.nats_per_token * found.tokens / math.log(2)
+        assert score.perplexity == pytest.approx(math.exp(score.nats_per_token))
+        assert score.bits_per_character * found.characters == pytest.approx(bits)
+        assert score.bits_per_byte * found.bytes == pytest.approx(bits)
+
+
+def test_bits_of_a_fair_die() -> None:
+    """Every one of 8 letters as likely as any other: 3 bits a character, perplexity 8."""
+    text = "abcdefg" * 3
+    model = BriLLM.from_text(text, "paper", d_node=3, backend="numpy", initial_range=0.0)
+    assert model.graph.n_nodes == 8
+    found = evaluate(model, model.tokenizer.encode(text))
+    for score in found.scores:
+        assert score.perplexity == pytest.approx(8)
+        assert score.bits_per_character == pytest.approx(3) == score.bits_per_byte
+    assert [s.model for s in found.scores] == ["BriLLM, windows of 256", "BriLLM, one stream"]
+
+
+def test_two_tokens_are_enough() -> None:
+    model = tiny()
+    ids = model.tokenizer.encode("我爱")
+    found = evaluate(model, ids, model.tokenizer.encode(TEXT))
+    assert (found.tokens, found.characters, found.bytes) == (1, 1, 3)
+    loss = model.loss(ids)
+    scores = rows(found.scores)
+    assert scores["BriLLM, windows of 256"].nats_per_token == pytest.approx(loss)
+    assert scores["BriLLM, one stream"].nats_per_token == pytest.approx(loss)
+
+
+@pytest.mark.parametrize("n", [0, 1])
+def test_fewer_are_not(n: int) -> None:
+    model = tiny()
+    with pytest.raises(UserError, match=f"at least 2 tokens of text; got {n}"):
+        evaluate(model, model.tokenizer.encode("我爱")[:n])
+
+
+def test_unknown_characters_are_counted() -> None:
+    model = tiny()
+    found = evaluate(model, model.tokenizer.encode("龘我龘爱the cat"))
+    assert found.tokens == 10
+    assert found.unknown == 1  # the first is given, not predicted
+    assert "1 (10.0%) of them scored as <unk>" in found.table()
+    known = evaluate(model, model.tokenizer.encode("龘我爱"))
+    assert known.unknown == 0
+    assert "unk" not in known.table()
+    bytewise = tiny(tokenizer="bpe")
+    assert evaluate(bytewise, bytewise.tokenizer.encode("龘我龘")).unknown == 0
+
+
+def test_a_stream_longer_than_the_positions_has_no_row() -> None:
+    model = tiny("released", max_positions=10)
+    for n, streamed in ((10, True), (11, True), (12, False), (60, False)):
+        names = rows(evaluate(model, heldout(model, n)).scores)
+        assert ("BriLLM, one stream" in names) == streamed, n
+        assert "BriLLM, windows of 10" in names
+
+
+def test_json() -> None:
+    model = tiny()
+    ids = model.tokenizer.encode(TEXT)
+    found = evaluate(model, ids, ids)
+    data = json.loads(json.dumps(found.to_json()))
+    assert data["tokens"] == len(ids) - 1
+    assert [Score(**score) for score in data["scores"]] == found.scores
+
+
+def test_table_is_aligned() -> None:
+    model = tiny()
+    ids = model.tokenizer.encode(TEXT)
+    found = evaluate(model, ids, ids)
+    head, *lines, note = found.table().splitlines()
+    assert head.split() == ["nats/token", "perplexity", "bits/char", "bits/byte"]
+    assert len(lines) == 5
+    assert {len(line) for line in lines} == {len(head)}
+    for line, score in zip(lines, found.scores, strict=True):
+        assert line.startswith(score.model)
+        nats, perplexity, *_ = line.removeprefix(score.model).split()
+        assert nats == f"{score.nats_per_token:.4f}"
+        assert perplexity == f"{score.perplexity:.2f}"
+    assert note == f"held-out text: {len(ids) - 1} tokens, {len(TEXT) - 1} characters"
+
+
+def test_an_absurd_loss_does_not_overflow() -> None:
+    class Hopeless(Echo):
+        tokenizer = tiny().tokenizer
+
+        def nll(self, tokens: np.ndarray, state: int | None = None) -> tuple[np.ndarray, int]:
+            return np.full((len(tokens), tokens.shape[1] - 1), 1e6), 0
+
+    model: Any = Hopeless()
+    found = evaluate(model, np.array([1, 2, 3]))
+    assert all(math.isfinite(score.perplexity) for score in found.scores)

@@ -1,0 +1,106 @@
+"""Figures: Chinese labels without tofu, and they show what they say."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from minibrillm import plotting
+from minibrillm.inspection import trace
+from minibrillm.model import BriLLM
+from minibrillm.training import Record
+
+matplotlib.use("Agg")
+
+
+@pytest.fixture(autouse=True)
+def _close_figures() -> Iterator[None]:
+    yield
+    plt.close("all")
+
+
+@pytest.fixture
+def model() -> BriLLM:
+    text = "妈妈爱我，我爱妈妈。The cat sat on the mat.\n" * 4
+    return BriLLM.from_text(text, d_node=4, backend="numpy", dtype=np.float64)
+
+
+def draw() -> None:
+    """Draw the current figure; a missing glyph is an error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plt.gcf().canvas.draw()
+
+
+def test_a_missing_glyph_would_be_noticed() -> None:
+    plotting.use_fonts()
+    plt.figure().text(0.5, 0.5, "\U00013080")  # an Egyptian hieroglyph: no font here has it
+    with pytest.raises(UserWarning, match="missing"):
+        draw()
+
+
+def test_chinese_font_draws_chinese() -> None:
+    assert plotting.chinese_font() == "Noto Sans SC"
+    plotting.use_fonts()
+    plt.figure().text(0.5, 0.5, "妈妈爱我，−1 ␣⏎ 龘")
+    draw()
+
+
+def test_plot_model() -> None:
+    axes = plotting.plot_model()
+    assert "妈妈" in {t.get_text() for t in axes.texts}
+    draw()
+
+
+def test_plot_trace_frames_the_true_next_token(model: BriLLM) -> None:
+    seen = trace(model, "我爱妈妈。The mat")
+    axes = plotting.plot_trace(seen, top=5)
+    n = len(seen.tokens) - 1
+    ranks = [
+        int(np.flatnonzero(np.argsort(-seen.probabilities[i], kind="stable") == v)[0])
+        for i, v in enumerate(seen.tokens[1:])
+    ]
+    frames = [p for p in axes.patches if isinstance(p, plt.Rectangle)]
+    assert len(frames) == sum(rank < 5 for rank in ranks)
+    assert [t.get_text() for t in axes.get_xticklabels()] == [
+        seen.label(int(v)) for v in seen.tokens[:n]
+    ]
+    draw()
+
+
+def test_plot_answers_shows_the_loudest_and_the_true_one(model: BriLLM) -> None:
+    seen = trace(model, "我爱妈")
+    axes = plotting.plot_answers(seen, 1, top=3)
+    assert len(axes.patches) == 3
+    assert seen.label(int(seen.tokens[2])) in [t.get_text() for t in axes.get_yticklabels()]
+    draw()
+
+
+def test_plot_history_has_both_losses_and_the_baselines() -> None:
+    history = [
+        Record(k, k * 1.0, k * 10, 0.1, 3.0 / k, 1.0, 3.1 / k if k % 5 == 0 else float("nan"))
+        for k in range(1, 11)
+    ]
+    axes = plotting.plot_history(history, {"二元": 1.5})
+    train, heldout, baseline = axes.get_lines()
+    assert len(train.get_xdata()) == 10
+    assert list(heldout.get_xdata()) == [5, 10]
+    assert baseline.get_label() == "二元"
+    draw()
+
+
+def test_trace_is_what_the_model_says(model: BriLLM) -> None:
+    text = "我爱妈妈。"
+    seen, ids = trace(model, text), model.tokenizer.encode(text)
+    np.testing.assert_allclose(seen.nll, model.nll(ids)[0][0], atol=1e-12)
+    np.testing.assert_allclose(seen.probabilities.sum(1), 1)
+    np.testing.assert_allclose(seen.energies, model.energies(ids)[:-1])
+    assert seen.signal.shape == seen.incoming.shape == (4, 4)
+    lines = seen.table().splitlines()
+    assert len(lines) == 4
+    assert lines[0].startswith("我 → 爱")

@@ -1,0 +1,638 @@
+"""Training learns, repeats itself to the byte, survives interruption, and says why it stops."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import math
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
+
+from minibrillm.checkpoint import latest_checkpoint, load_model, load_training, read_json
+from minibrillm.config import TrainConfig
+from minibrillm.errors import UserError
+from minibrillm.evaluation import window_loss
+from minibrillm.model import BriLLM
+from minibrillm.training import (
+    Interrupted,
+    Record,
+    Trainer,
+    load_text,
+    most_frequent_successors,
+    read_history,
+    text_digest,
+    with_negatives,
+)
+
+TEXT = "我爱妈妈。妈妈爱我。\nthe cat sat on the mat. a dog ran.\n" * 8
+COLUMNS = ["step", "seconds", "tokens", "learning_rate", "train_loss", "gradient_norm"]
+COLUMNS += ["heldout_loss"]
+BACKENDS = pytest.mark.parametrize("backend", ["numpy", "numba"])
+PRESETS = pytest.mark.parametrize("preset", ["mini", "paper", "released"])
+
+
+def tiny(preset: str = "mini", backend: str = "numpy", **changes: Any) -> BriLLM:
+    few = {"d_node": 8, "min_count": 1}
+    return BriLLM.from_text(TEXT, preset, backend=backend, **{**few, **changes})
+
+
+def config(**changes: Any) -> TrainConfig:
+    few = {"steps": 8, "batch_size": 4, "sequence_length": 8, "warmup_steps": 2}
+    return TrainConfig.from_json({**few, **changes})
+
+
+def begin(run: Path, model: BriLLM | None = None, **changes: Any) -> Trainer:
+    model = model or tiny()
+    ids = model.tokenizer.encode(TEXT)
+    return Trainer.start(model, ids[:-60], ids[-60:], config(**changes), run)
+
+
+def loose(model: BriLLM | None = None, **changes: Any) -> Trainer:
+    """A trainer that writes nothing."""
+    model = model or tiny()
+    ids = model.tokenizer.encode(TEXT)
+    return Trainer(model, ids[:-60], ids[-60:], config(**changes))
+
+
+def train(trainer: Trainer, on_step: Callable[[Record], None] | None = None) -> list[Record]:
+    return trainer.train(progress_bar=False, on_step=on_step)
+
+
+def contents(run: Path) -> dict[str, bytes]:
+    """Every file of the newest checkpoint, and the text."""
+    folder = latest_checkpoint(run)
+    assert folder is not None
+    files = {p.name: p.read_bytes() for p in folder.iterdir()}
+    assert len(files) == 4
+    return {"folder": folder.name.encode(), "text": (run / "text.safetensors").read_bytes()} | files
+
+
+def timeless(history: list[Record]) -> list[tuple[object, ...]]:
+    """Rows without their seconds; text, so that nan equals nan."""
+    return [tuple(str(x) for k, x in vars(r).items() if k != "seconds") for r in history]
+
+
+def stop_at(step: int) -> Callable[[Record], None]:
+    def interrupt(record: Record) -> None:
+        if record.step == step:
+            signal.raise_signal(signal.SIGINT)
+
+    return interrupt
+
+
+class Crash(Exception):
+    pass
+
+
+def crash_at(step: int) -> Callable[[Record], None]:
+    def crash(record: Record) -> None:
+        if record.step == step:
+            raise Crash
+
+    return crash
+
+
+# learning
+
+
+LEARN = {"steps": 30, "batch_size": 8, "sequence_length": 16, "learning_rate": 0.02}
+
+
+@BACKENDS
+def test_the_loss_goes_down(backend: str) -> None:
+    trainer = loose(tiny(backend=backend), **LEARN, average_decay=0.5)
+    before = window_loss(trainer.model, trainer.heldout_ids, 16)
+    history = train(trainer)
+    assert history[-1].train_loss < 0.4 * history[0].train_loss
+    assert window_loss(trainer.model, trainer.heldout_ids, 16) < 0.6 * before
+    assert history[-1].heldout_loss == trainer.heldout_loss()
+    ids = trainer.heldout_ids
+    assert trainer.heldout_loss() == pytest.approx(trainer.model.loss(ids))
+
+
+@PRESETS
+def test_every_preset_learns(preset: str) -> None:
+    trainer = loose(tiny(preset), **LEARN)
+    shared = {n: a[0].copy() for n, a in trainer.model.parameters.items() if n.startswith("edge")}
+    history = train(trainer)
+    assert history[-1].train_loss < 0.5 * history[0].train_loss
+    for name, value in shared.items():  # the edge of bigrams never seen
+        for parameters in (trainer.model.parameters, trainer.learner.parameters):
+            assert np.array_equal(parameters[name][0], value) == (preset == "paper")
+
+
+@PRESETS
+def test_every_preset_resumes(tmp_path: Path, preset: str) -> None:
+    train(begin(tmp_path / "at once", tiny(preset), steps=4))
+    with pytest.raises(Interrupted):
+        train(begin(tmp_path / "twice", tiny(preset), steps=4), stop_at(2))
+    train(Trainer.resume(tmp_path / "twice", "numpy"))
+    assert contents(tmp_path / "twice") == contents(tmp_path / "at once")
+
+
+@PRESETS
+def test_training_settings_of_every_preset(preset: str) -> None:
+    model = tiny(preset)
+    ids = model.tokenizer.encode(TEXT)
+    trainer = Trainer(model, ids, ids[:60], TrainConfig.preset(preset, steps=1, batch_size=2))
+    assert math.isfinite(train(trainer)[-1].heldout_loss)
+
+
+def test_the_model_given_is_left_alone() -> None:
+    model, again = tiny(), tiny()
+    train(loose(model))
+    for name, array in again.parameters.items():
+        assert np.array_equal(model.parameters[name], array)
+
+
+def test_history_says_what_happened() -> None:
+    seen: list[Record] = []
+    trainer = loose(steps=6, evaluate_every=4, learning_rate=0.1, warmup_steps=2)
+    history = train(trainer, seen.append)
+    assert history == seen == trainer.history
+    assert [r.step for r in history] == [1, 2, 3, 4, 5, 6]
+    assert [r.tokens for r in history] == [32 * k for k in (1, 2, 3, 4, 5, 6)]
+    assert [not math.isnan(r.heldout_loss) for r in history] == [False] * 3 + [True, False, True]
+    assert all(a.seconds <= b.seconds for a, b in itertools.pairwise(history))
+    expected = [0.1 * min(1, (k + 1) / 2) * (1 + math.cos(math.pi * k / 6)) / 2 for k in range(6)]
+    assert [r.learning_rate for r in history] == pytest.approx(expected)
+
+
+def test_a_float64_model_trains_in_float64() -> None:
+    trainer = loose(tiny(dtype=np.float64), steps=2)
+    train(trainer)
+    assert {a.dtype for a in trainer.model.parameters.values()} == {np.dtype(np.float64)}
+
+
+# the same bytes
+
+
+@BACKENDS
+def test_the_same_seed_gives_the_same_bytes(tmp_path: Path, backend: str) -> None:
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        train(begin(tmp_path / name, tiny(backend=backend), seed=seed, steps=5))
+    a, b, c = (contents(tmp_path / name) for name in "abc")
+    assert a == b
+    assert a["model.safetensors"] != c["model.safetensors"]
+    first, again = (timeless(read_history(tmp_path / name)) for name in "ab")
+    assert first == again
+
+
+@BACKENDS
+@pytest.mark.parametrize("negatives", [0, 3])
+def test_a_resumed_run_is_the_same_run(tmp_path: Path, backend: str, negatives: int) -> None:
+    changes = {"steps": 8, "evaluate_every": 3, "checkpoint_every": 5, "negatives": negatives}
+    train(begin(tmp_path / "at once", tiny(backend=backend), **changes))
+    with pytest.raises(Interrupted):
+        train(begin(tmp_path / "halves", tiny(backend=backend), **changes), stop_at(4))
+    resumed = Trainer.resume(tmp_path / "halves", backend)
+    assert resumed.step == 4
+    history = train(resumed)
+    assert contents(tmp_path / "halves") == contents(tmp_path / "at once")
+    at_once = read_history(tmp_path / "at once")
+    assert timeless(history) == timeless(at_once)
+    assert timeless(read_history(tmp_path / "halves")) == timeless(at_once)
+    assert [r.seconds for r in history] == sorted(r.seconds for r in history)
+
+
+def test_a_crash_between_checkpoints_costs_the_steps_since_the_last(tmp_path: Path) -> None:
+    changes = {"steps": 8, "checkpoint_every": 3, "evaluate_every": 2}
+    train(begin(tmp_path / "at once", **changes))
+    with pytest.raises(Crash):
+        train(begin(tmp_path / "crashed", **changes), crash_at(5))
+    assert [r.step for r in read_history(tmp_path / "crashed")] == [1, 2, 3, 4, 5]
+    with (tmp_path / "crashed" / "history.csv").open("a", encoding="utf-8") as file:
+        file.write("6,0.2,19")  # a row cut short
+    resumed = Trainer.resume(tmp_path / "crashed", "numpy")
+    assert resumed.step == 3
+    assert [r.step for r in resumed.history] == [1, 2, 3]
+    train(resumed)
+    assert contents(tmp_path / "crashed") == contents(tmp_path / "at once")
+    both = [timeless(read_history(tmp_path / name)) for name in ("crashed", "at once")]
+    assert both[0] == both[1]
+
+
+def test_resume_can_change_settings(tmp_path: Path) -> None:
+    train(begin(tmp_path, steps=2))
+    resumed = Trainer.resume(tmp_path, "numpy", steps=3, learning_rate=0.5)
+    assert (resumed.config.steps, resumed.config.learning_rate) == (3, 0.5)
+    assert [r.step for r in train(resumed)] == [1, 2, 3]
+    with pytest.raises(UserError, match="no setting 'step'"):
+        Trainer.resume(tmp_path, "numpy", step=3)
+
+
+def test_resuming_a_finished_run_does_nothing(tmp_path: Path) -> None:
+    train(begin(tmp_path))
+    before = contents(tmp_path)
+    assert len(train(Trainer.resume(tmp_path, "numpy"))) == 8
+    assert contents(tmp_path) == before
+
+
+# interruption
+
+
+def test_ctrl_c_finishes_the_step_and_saves(tmp_path: Path) -> None:
+    handler = signal.getsignal(signal.SIGINT)
+    trainer = begin(tmp_path, checkpoint_every=0)
+    with pytest.raises(Interrupted, match="after step 3"):
+        train(trainer, stop_at(3))
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert trainer.step == load_training(tmp_path).step == 3
+    assert [r.step for r in read_history(tmp_path)] == [1, 2, 3]
+    saved = load_model(tmp_path, "numpy")
+    for name, array in trainer.model.parameters.items():
+        assert np.array_equal(saved.parameters[name], array)
+    assert len(train(Trainer.resume(tmp_path, "numpy"))) == 8
+
+
+def test_a_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
+    def twice(record: Record) -> None:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(begin(tmp_path, checkpoint_every=0), twice)
+    assert latest_checkpoint(tmp_path) is None
+
+
+def test_ctrl_c_in_the_last_step_changes_nothing(tmp_path: Path) -> None:
+    assert len(train(begin(tmp_path), stop_at(8))) == 8
+    assert load_training(tmp_path).step == 8
+
+
+def test_training_works_in_another_thread(tmp_path: Path) -> None:
+    done: list[int] = []
+    trainer = begin(tmp_path)
+    thread = threading.Thread(target=lambda: done.append(len(train(trainer))))
+    thread.start()
+    thread.join(timeout=60)
+    assert done == [8]
+
+
+# a loss that is no number
+
+
+def test_nan_stops_training_and_names_the_way_back(tmp_path: Path) -> None:
+    trainer = begin(tmp_path, checkpoint_every=2)
+
+    def poison(record: Record) -> None:
+        if record.step == 3:
+            trainer.learner.parameters["axon_weight"][...] = np.nan
+
+    with pytest.raises(UserError) as caught:
+        train(trainer, poison)
+    for part in ("the loss became nan at step 4", "step-00000002", "smaller learning rate"):
+        assert part in str(caught.value)
+    assert load_training(tmp_path).step == 2
+    load_model(tmp_path, "numpy")  # refuses NaN
+    assert len(train(Trainer.resume(tmp_path, "numpy", learning_rate=0.001))) == 8
+
+
+def test_nan_before_the_first_checkpoint() -> None:
+    trainer = loose()
+    trainer.learner.parameters["node_bias"][...] = np.inf
+    with (
+        pytest.raises(UserError, match="at step 1; last good checkpoint: none"),
+        np.errstate(all="ignore"),
+    ):
+        train(trainer)
+
+
+def test_a_gradient_that_is_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = loose()
+    good = trainer.learner.loss_and_gradients
+
+    def bad(*arguments: Any) -> tuple[float, dict[str, np.ndarray]]:
+        loss, gradients = good(*arguments)
+        gradients["node_bias"][0, 0] = np.nan
+        return loss, gradients
+
+    monkeypatch.setattr(trainer.learner, "loss_and_gradients", bad)
+    with pytest.raises(UserError, match="the gradient's norm became nan at step 1"):
+        train(trainer)
+
+
+# impossible wishes
+
+
+def test_a_text_shorter_than_a_sequence(tmp_path: Path) -> None:
+    model = tiny()
+    ids = model.tokenizer.encode(TEXT)
+    Trainer(model, ids[:9], ids[:9], config())
+    with pytest.raises(UserError, match="8 tokens, shorter than one sequence of 9"):
+        Trainer.start(model, ids[:8], ids[:9], config(), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("length", [0, 1])
+def test_nothing_held_out(length: int) -> None:
+    model = tiny()
+    ids = model.tokenizer.encode(TEXT)
+    with pytest.raises(UserError, match=f"held-out text has {length} tokens"):
+        Trainer(model, ids, ids[:length], config())
+
+
+def test_a_sequence_longer_than_the_positions() -> None:
+    model = tiny("released", max_positions=12)
+    assert loose(model, sequence_length=12).step == 0
+    with pytest.raises(UserError, match="sequence_length is 13, but the model knows only 12"):
+        loose(model, sequence_length=13)
+
+
+def test_few_positions_are_enough_for_a_long_held_out_text() -> None:
+    trainer = loose(tiny("released", max_positions=12), steps=2)
+    assert math.isfinite(train(trainer)[-1].heldout_loss)
+
+
+def test_a_folder_that_holds_a_run(tmp_path: Path) -> None:
+    train(begin(tmp_path, steps=1))
+    before = contents(tmp_path)
+    with pytest.raises(UserError, match="already holds a run; add --resume"):
+        begin(tmp_path, tiny(seed=3))
+    assert contents(tmp_path) == before
+
+
+def test_a_folder_without_a_checkpoint_can_be_used_again(tmp_path: Path) -> None:
+    with pytest.raises(Crash):
+        train(begin(tmp_path, checkpoint_every=0), crash_at(2))
+    assert len(train(begin(tmp_path))) == 8
+    assert len(read_history(tmp_path)) == 8
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way", encoding="utf-8")
+    for run in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(UserError, match="cannot write to"):
+            begin(run)
+
+
+# time
+
+
+@pytest.mark.parametrize("minutes", [1e-9, 0.002])
+def test_minutes_end(tmp_path: Path, minutes: float) -> None:
+    history = train(begin(tmp_path, steps=None, minutes=minutes))
+    assert len(history) >= 1
+    assert history[-1].seconds >= 60 * minutes
+    assert not math.isnan(history[-1].heldout_loss)
+    assert load_training(tmp_path).step == history[-1].step
+
+
+def test_steps_and_minutes_whichever_is_first(tmp_path: Path) -> None:
+    assert len(train(begin(tmp_path / "steps", steps=3, minutes=100.0))) == 3
+    assert len(train(begin(tmp_path / "minutes", steps=10**9, minutes=1e-9))) == 1
+
+
+def test_endless_minutes_are_ended_by_steps() -> None:
+    assert len(loose(steps=3, minutes=math.inf).train(progress_bar=True)) == 3
+
+
+def test_time_used_up_by_an_evaluation_still_saves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = begin(tmp_path, steps=None, minutes=0.002, evaluate_every=1, checkpoint_every=0)
+
+    def slow() -> float:
+        time.sleep(0.15)
+        return 1.0
+
+    monkeypatch.setattr(trainer, "heldout_loss", slow)
+    train(trainer)
+    assert load_training(tmp_path).step == trainer.step
+
+
+# history.csv
+
+
+def test_history_file_is_a_table(tmp_path: Path) -> None:
+    history = train(begin(tmp_path, evaluate_every=3))
+    content = (tmp_path / "history.csv").read_bytes()
+    assert content.endswith(b"\n")
+    with (tmp_path / "history.csv").open(encoding="utf-8", newline="") as file:
+        head, *rows = csv.reader(file)
+    assert head == COLUMNS
+    assert len(rows) == 8
+    for row, record in zip(rows, history, strict=True):
+        assert len(row) == len(COLUMNS)
+        for name, cell in zip(COLUMNS, row, strict=True):
+            value = getattr(record, name)
+            assert (cell == "") == math.isnan(value)
+            assert cell == "" or float(cell) == value
+    assert [r[0] for r in rows if r[-1]] == ["3", "6", "8"]
+    assert timeless(read_history(tmp_path)) == timeless(history)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "checkpoints",
+        "history.csv",
+        "text.safetensors",
+    ]
+
+
+def test_no_history(tmp_path: Path) -> None:
+    assert read_history(tmp_path) == []
+
+
+# a damaged run
+
+
+def change_settings(run: Path, **changes: Any) -> None:
+    path = latest_checkpoint(run)
+    assert path is not None
+    kept = read_json(path / "training.json") | changes
+    kept = {name: value for name, value in kept.items() if value != "absent"}
+    (path / "training.json").write_text(json.dumps(kept), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"config": "absent"},
+        {"config": [1]},
+        {"random_state": "absent"},
+        {"random_state": 3},
+        {"random_state": {"bit_generator": "MT19937"}},
+        {"text_sha256": "absent"},
+    ],
+    ids=str,
+)
+def test_damaged_training_settings(tmp_path: Path, changes: dict[str, Any]) -> None:
+    train(begin(tmp_path, steps=1))
+    change_settings(tmp_path, **changes)
+    with pytest.raises(UserError, match=r"the training state of .* is damaged"):
+        Trainer.resume(tmp_path, "numpy")
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "said"),
+    [
+        ("weights.axon_bias", None, "weights.axon_bias"),
+        ("mean.axon_bias", np.zeros((1, 8), np.float32), "'axon_bias' has shape"),
+        ("square.decay_logit", np.full(8, np.nan, np.float32), "'decay_logit' holds NaN"),
+    ],
+)
+def test_damaged_training_arrays(
+    tmp_path: Path, name: str, array: np.ndarray | None, said: str
+) -> None:
+    train(begin(tmp_path, steps=1))
+    folder = latest_checkpoint(tmp_path)
+    assert folder is not None
+    arrays = dict(load_file(folder / "training.safetensors"))
+    if array is None:
+        del arrays[name]
+    else:
+        arrays[name] = array
+    save_file(arrays, folder / "training.safetensors")
+    with pytest.raises(UserError, match=f"damaged .*{said}"):
+        Trainer.resume(tmp_path, "numpy")
+
+
+def test_a_text_that_was_exchanged(tmp_path: Path) -> None:
+    trainer = begin(tmp_path, steps=1)
+    train(trainer)
+    kept = load_text(tmp_path)
+    assert np.array_equal(kept["train"], trainer.train_ids)
+    assert np.array_equal(kept["heldout"], trainer.heldout_ids)
+    save_file({**kept, "train": kept["train"][::-1].copy()}, tmp_path / "text.safetensors")
+    with pytest.raises(UserError, match="is not the text of this run"):
+        Trainer.resume(tmp_path, "numpy")
+    save_file({"train": kept["train"]}, tmp_path / "text.safetensors")
+    with pytest.raises(UserError, match="expected train and heldout"):
+        load_text(tmp_path)
+    (tmp_path / "text.safetensors").unlink()
+    with pytest.raises(UserError, match=r"text\.safetensors is missing"):
+        Trainer.resume(tmp_path, "numpy")
+
+
+def test_digest_tells_texts_apart() -> None:
+    a, b = np.array([1, 2]), np.array([3])
+    digests = {text_digest(*x) for x in ((a, b), (b, a), (np.array([1]), np.array([2, 3])))}
+    assert len(digests) == 3
+    assert text_digest(a.astype(np.int32), b) == text_digest(a, b)
+
+
+# negatives
+
+
+@settings(deadline=None)
+@given(st.integers(2, 8), st.integers(1, 9), st.integers(0, 2**32))
+def test_candidates_hold_the_target_once_and_first(n_nodes: int, k: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    k = min(k, n_nodes)
+    successors = np.array([rng.permutation(n_nodes)[:k] for _ in range(n_nodes)])
+    tokens = rng.integers(0, n_nodes, (3, 6))
+    kept = successors.copy()
+    candidates = with_negatives(tokens, successors)
+    assert np.array_equal(successors, kept)
+    assert candidates.shape == (3, 5, k)
+    assert np.array_equal(candidates[..., 0], tokens[:, 1:])
+    for source, chosen in zip(tokens[:, :-1].ravel(), candidates.reshape(-1, k), strict=True):
+        assert len(set(chosen)) == k
+        assert set(chosen[1:]) <= set(successors[source])
+        # Only the least frequent successor gives way, and only to a target that is not there.
+        left_out = set(successors[source]) - set(chosen)
+        assert left_out <= {successors[source][-1]}
+
+
+def test_most_frequent_successors() -> None:
+    model = BriLLM.from_text("abacababd" * 2 + "aa", backend="numpy", d_node=2, min_count=1)
+    found = most_frequent_successors(model, 4)
+    letters = ["".join(model.tokenizer.token(int(v)) for v in row) for row in found]
+    by_letter = dict(zip(model.tokenizer.decode(np.arange(1, 5)), letters[1:], strict=True))
+    # a: b 6, c 2, a 1, then d; b: a 4, d 2; c: a; d: a; then by frequency in the text.
+    assert by_letter == {"a": "bcad", "b": "adbc", "c": "abcd", "d": "abcd"}
+    assert most_frequent_successors(model, 99).shape == (5, 5)
+    assert sorted(most_frequent_successors(model, 99)[0]) == [0, 1, 2, 3, 4]
+
+
+@BACKENDS
+def test_training_with_negatives_learns(backend: str) -> None:
+    trainer = loose(tiny("released", backend), negatives=5, **LEARN)
+    history = train(trainer)
+    assert history[0].train_loss == pytest.approx(math.log(6), abs=1.0)
+    assert history[-1].train_loss < 0.5 * history[0].train_loss
+
+
+def test_negatives_reach_the_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = loose(negatives=3, steps=1)
+    seen: list[np.ndarray] = []
+    plain = trainer.learner.loss_and_gradients
+
+    def watch(tokens: np.ndarray, candidates: np.ndarray | None = None) -> Any:
+        if candidates is not None:
+            seen.append(candidates)
+        return plain(tokens, candidates)
+
+    monkeypatch.setattr(trainer.learner, "loss_and_gradients", watch)
+    train(trainer)
+    assert [c.shape for c in seen] == [(4, 8, 4)]  # the target and 3 negatives
+
+
+# a full disk
+
+FILL_THE_DISK = """
+import resource, signal, sys
+from pathlib import Path
+from minibrillm.config import TrainConfig
+from minibrillm.errors import UserError
+from minibrillm.model import BriLLM
+from minibrillm.training import Trainer, load_training
+
+def limit(size):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+def attempt(size, action):
+    limit(size)
+    try:
+        action()
+    except UserError as error:
+        print(error)
+    limit(resource.RLIM_INFINITY)
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+run = Path(sys.argv[1])
+text = "the cat sat on the mat. " * 9
+model = BriLLM.from_text(text, d_node=2, backend="numpy")
+ids = model.tokenizer.encode(text)
+few = TrainConfig(steps=2, batch_size=2, sequence_length=4)
+attempt(100, lambda: Trainer.start(model, ids, ids, few, run))
+assert list(run.iterdir()) == []
+Trainer.start(model, ids, ids, few, run).train(progress_bar=False)
+size = (run / "history.csv").stat().st_size
+more = Trainer.resume(run, "numpy", steps=9)
+attempt(size + 50, lambda: more.train(progress_bar=False))
+assert load_training(run).step == 2
+attempt(10, lambda: Trainer.resume(run, "numpy", steps=9).train(progress_bar=False))
+assert sorted(p.name for p in run.iterdir()) == ["checkpoints", "history.csv", "text.safetensors"]
+Trainer.resume(run, "numpy", steps=9).train(progress_bar=False)
+print(load_training(run).step)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the size of files as Linux does")
+def test_a_full_disk_is_said_in_one_line(tmp_path: Path) -> None:
+    child = subprocess.run(
+        [sys.executable, "-c", FILL_THE_DISK, str(tmp_path / "run")],
+        capture_output=True,
+        encoding="utf-8",
+        timeout=60,
+    )
+    assert child.stderr == ""
+    *said, step = child.stdout.splitlines()
+    assert step == "9"
+    assert len(said) == 3
+    assert all(line.startswith("cannot write ") and "too large" in line for line in said)
+    assert "text.safetensors" in said[0]
+    assert "history.csv" in said[1]
+    assert "history.csv" in said[2]
