@@ -254,7 +254,7 @@ def _train(trainer: Trainer) -> None:
 
 @app.command()
 def demo(
-    steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 120,
+    steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 200,
     out: Annotated[Path | None, typer.Option(help="Keep the run in this folder.")] = None,
     seed: Seed = 0,
     backend: Backend = "numba",
@@ -286,8 +286,8 @@ def demo(
         _say(f"\nstories not trained on, {_LANGUAGE_NAMES[language]}:")
         _say(score(trainer.model, ids, train_ids).table())
     for prompt in ("妈妈", "One day"):
-        _say(f"\n{prompt!r} goes on (temperature 0.5):")
-        _stream(trainer.model, prompt, 160, temperature=0.5, seed=seed, stop="\n")
+        _say(f"\n{prompt!r} goes on (temperature 0.4):")
+        _stream(trainer.model, prompt, 160, temperature=0.4, seed=seed, stop="\n")
 
 
 _LANGUAGE_NAMES = {"zh": "Chinese", "en": "English"}
