@@ -102,7 +102,8 @@ def save_checkpoint(run: Path, model: BriLLM, training: TrainingState | None = N
             f"cannot write a checkpoint in {folder}: {error}; earlier checkpoints are untouched"
         ) from None
     for other in folder.iterdir():
-        if other != target and other.is_dir():
+        match = _STEP.fullmatch(other.name)
+        if other.is_dir() and (match is None or int(match[1]) < step):
             shutil.rmtree(other, ignore_errors=True)
     return target
 

@@ -105,6 +105,8 @@ def train(
             if text is None:
                 raise UserError("--resume needs --out RUN, the folder of the run to go on with")
             out = _default_run(text, preset)
+        if (minutes is None) != (steps is None):  # the limit given now replaces the old one
+            settings |= {"minutes": minutes, "steps": steps}
         trainer = Trainer.resume(out, backend, **settings)
         if text is not None:
             _check_same_text(trainer, text, heldout)
@@ -481,6 +483,9 @@ def main() -> None:
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:  # the reader of our output, such as `head`, has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+    except MemoryError:
+        typer.echo(
+            "error: not enough memory; take a smaller --batch-size, --d-node or --vocab-size",
+            err=True,
+        )
+        sys.exit(2)

@@ -270,6 +270,8 @@ class BriLLM:
         stop: str | None = None,
     ) -> Iterator[str]:
         """Generate text piece by piece, the prompt not included; arguments as for `generate`."""
+        if n_tokens < 1:
+            raise UserError(f"n_tokens is {n_tokens}; expected at least 1")
         sampling = Sampling(temperature, top_k, top_p)
         rng = np.random.default_rng(seed)
         unknown = self.tokenizer.unknown_id
@@ -278,8 +280,9 @@ class BriLLM:
         drawn: list[int] = []
         if ids.size == 0:
             weights = self.graph.node_counts.astype(np.float64)
-            if unknown is not None and weights.sum() > weights[unknown]:
-                weights[unknown] = 0
+            shunned = [*stop_ids, *(() if unknown is None else (unknown,))]
+            if weights.sum() > weights[shunned].sum():
+                weights[shunned] = 0
             drawn = [int(rng.choice(len(weights), p=weights / weights.sum()))]
             ids = np.array(drawn)
         banned = () if unknown is None else (unknown,)

@@ -191,7 +191,7 @@ def loss_by_order(
 
 @dataclass(frozen=True, eq=False)
 class BigramPrior:
-    """The Hebbian prior π(v|u) = log p(v|u), the `KneserNey` bigram (MODEL.md, "The Hebbian prior").
+    """The Hebbian prior π(v|u) = log p(v|u), a `KneserNey` bigram (MODEL.md, "The Hebbian prior").
 
     Seen bigrams are stored by source (compressed sparse rows): those of node u have the indices
     ``indptr[u]:indptr[u + 1]``, with ascending ``targets``. Any other bigram (u, v) has

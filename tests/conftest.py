@@ -19,7 +19,12 @@ VARIANTS: dict[str, ModelConfig] = {
     ),
     "mini, shared edges": ModelConfig.preset("mini", d_node=5, edges="shared", min_count=3),
     "mini, by position": ModelConfig.preset(
-        "mini", d_node=6, memory="position", positions="sinusoidal", max_positions=40
+        "mini",
+        d_node=6,
+        memory="position",
+        positions="sinusoidal",
+        max_positions=40,
+        min_count=2,
     ),
     "paper, node start": ModelConfig.preset("paper", d_node=6, start="node", memory="leaky"),
 }
