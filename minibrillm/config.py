@@ -268,7 +268,7 @@ class TrainConfig(_Record):
     batch_size: int = 128
     sequence_length: int = 64
     learning_rate: float = 0.02
-    warmup_steps: int = 20
+    warmup_steps: int = 50
     weight_decay: float = 0.5
     beta1: float = 0.9
     beta2: float = 0.99

@@ -160,10 +160,10 @@ def path_forward(
     a, acc = state.incoming, state.accumulator  # (B, d)
     for i in range(n):
         weight, bias = edges_between(parameters, graph, config, tokens[:, i], tokens[:, i + 1])
-        h = np.einsum("bi,bio->bo", a, weight) + bias + encoding[i]  # (B, d)
-        s = gelu(h)
+        h = np.einsum("bi,bio->bo", a, weight) + bias + encoding[i]  # (B, d), eq. 4
+        s = gelu(h)  # eq. 6
         incoming[:, i], pre_activation[:, i], signal[:, i] = a, h, s
-        acc = schedule.keep[i] * acc + schedule.gain[i] * s
+        acc = schedule.keep[i] * acc + schedule.gain[i] * s  # eq. 7
         a = acc / schedule.normaliser[i + 1]
     final = State(
         tokens[:, -1], a, acc, schedule.normaliser[n], schedule.log_scale, state.position + n
@@ -203,17 +203,17 @@ def path_backward(
     d_acc = np.zeros_like(path.start)  # dacc_{i+1}, (B, d); the last signal reaches nothing
     for i in reversed(range(n)):
         a, s, h = path.incoming[:, i], path.signal[:, i], path.pre_activation[:, i]  # (B, d)
-        ds = gain[i] * d_acc
+        ds = gain[i] * d_acc  # eq. 14
         d_gain[i] = (d_acc * s).sum()
         d_keep += (d_acc * a * z[i]).sum(axis=0)  # acc_i = a_i z_i
-        dh = ds * gelu_derivative(h)
+        dh = ds * gelu_derivative(h)  # eq. 15
         u, v = tokens[:, i], tokens[:, i + 1]
         add_edge_gradient(gradients, graph, config, u, v, a[:, :, None] * dh[:, None, :], dh)
         weight, _ = edges_between(parameters, graph, config, u, v)
-        da = d_incoming[:, i] + np.einsum("bo,bio->bi", dh, weight)
+        da = d_incoming[:, i] + np.einsum("bo,bio->bi", dh, weight)  # eq. 16
         da_dot_a[i] = (da * a).sum(axis=0)
         if i > 0:
-            d_acc = keep[i] * d_acc + da / z[i]
+            d_acc = keep[i] * d_acc + da / z[i]  # eq. 14
     if path.first == 0 and config.start == "node" and n > 0:
         d_start = da + keep[0] * d_acc if config.memory == "leaky" else da
         np.add.at(gradients["node_bias"], tokens[:, 0], d_start * gelu_derivative(path.start))
@@ -228,14 +228,21 @@ def path_backward(
 # -------------------------------------------------------------------------------- competition pass
 
 
-def _responses(
-    parameters: Parameters, graph: TokenGraph, config: ModelConfig, u: int, a: Array, p: Array
-) -> tuple[Array, Array, Array, Array]:
-    """All columns at u answer the signals a (N, d) at encodings p (N, d) (eq. 4-5)."""
-    targets, weight, bias = out_edges(parameters, graph, config, u)
-    h = a @ weight + bias[:, None, :] + p  # (N, d) @ (K, d, d) -> (K, N, d)
+def answers(a: Array, weight: Array, bias: Array, encoding: Array) -> tuple[Array, Array, Array]:
+    """K columns answer the N signals that reach one node (eq. 4-5).
+
+    Parameters
+    ----------
+    a, encoding : arrays (N, d)
+    weight, bias : arrays (K, d, d), (K, d)
+
+    Returns
+    -------
+    pre-activations h (K, N, d), answers y (K, N, d), energies e (N, K)
+    """
+    h = a @ weight + bias[:, None, :] + encoding  # (N, d) @ (K, d, d) -> (K, N, d)
     y = gelu(h)
-    return targets, h, y, energy(y).T  # energies (N, K)
+    return h, y, energy(y).T
 
 
 def _sources(
@@ -293,7 +300,9 @@ def compete(
     for k, u in enumerate(groups.label):
         rows = groups.order[groups.start[k] : groups.start[k + 1]]  # (N,)
         a = signals[rows]  # (N, d)
-        targets, h, y, e = _responses(parameters, graph, config, u, a, encoding[rows])
+        targets, weight, bias = out_edges(parameters, graph, config, u)
+        h, y, e = answers(a, weight, bias, encoding[rows])  # e (N, K)
+        true_column = column_of(graph, config, u, truth[rows])  # (N,)
         index = np.arange(len(rows))
         if candidates is None:
             column = np.broadcast_to(np.arange(len(targets)), e.shape)  # (N, C), C = K
@@ -304,11 +313,10 @@ def compete(
             column = column_of(graph, config, u, chosen)
             weights = _prior(graph, np.full(chosen.shape, u), chosen)
             true_weight = weights[:, 0]
-        true_column = column_of(graph, config, u, truth[rows])
 
-        logits = e[index[:, None], column] + weights  # (N, C)
-        normaliser = logsumexp(logits)
-        nll[rows] = normaliser - e[index, true_column] - true_weight
+        logits = e[index[:, None], column] + weights  # (N, C), eq. 8
+        normaliser = logsumexp(logits)  # (N,)
+        nll[rows] = normaliser - e[index, true_column] - true_weight  # eq. 10
         if not gradient:
             continue
 
@@ -317,13 +325,12 @@ def compete(
         np.add.at(g, (index[:, None], column), p.astype(e.dtype))
         g[index, true_column] -= 1
         g /= n_streams * n
-        dy = energy_backward(g.T, y, e.T)  # (K, N, d)
-        dh = dy * gelu_derivative(h)
-        _, weight, _ = out_edges(parameters, graph, config, u)
+        dy = energy_backward(g.T, y, e.T)  # (K, N, d), eq. 11
+        dh = dy * gelu_derivative(h)  # eq. 12
+        d_weight, d_bias = a.T @ dh, dh.sum(axis=1)  # (K, d, d), (K, d), eq. 13
         d_incoming[rows] = np.einsum("kno,kio->ni", dh, weight, optimize=True)
-        add_edge_gradient(
-            gradients, graph, config, np.full_like(targets, u), targets, a.T @ dh, dh.sum(axis=1)
-        )
+        sources = np.full_like(targets, u)
+        add_edge_gradient(gradients, graph, config, sources, targets, d_weight, d_bias)
     return Competition(
         nll.reshape(n_streams, n),
         d_incoming.reshape(incoming.shape),
@@ -355,7 +362,8 @@ def energies(
     everyone = np.arange(graph.n_nodes)
     for k, u in enumerate(groups.label):
         rows = groups.order[groups.start[k] : groups.start[k + 1]]
-        _, _, _, e = _responses(parameters, graph, config, u, signals[rows], encoding[rows])
+        _, weight, bias = out_edges(parameters, graph, config, u)
+        _, _, e = answers(signals[rows], weight, bias, encoding[rows])
         out[rows] = e[:, column_of(graph, config, u, everyone)]
     return out.reshape(n_streams, n, graph.n_nodes)
 
