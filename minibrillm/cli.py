@@ -327,7 +327,7 @@ def generate(
     run: Annotated[Path, typer.Argument(help="Folder of a run.")],
     prompt: Annotated[str, typer.Option(help="Text to go on from; empty: a random start.")] = "",
     tokens: Annotated[int, typer.Option(help="At most so many new tokens.")] = 200,
-    greedy: Annotated[bool, typer.Option(help="Always the loudest answer.")] = False,
+    greedy: Annotated[bool, typer.Option(help="Always the likeliest token.")] = False,
     temperature: Annotated[float, typer.Option(help="Divides the logits.")] = 0.8,
     top_k: Annotated[int, typer.Option(help="Only the k likeliest tokens; 0: all.")] = 0,
     top_p: Annotated[float, typer.Option(help="Only the likeliest that hold this much.")] = 1.0,

@@ -35,7 +35,7 @@ class Sampling:
     Parameters
     ----------
     temperature : float
-        Divides the logits (energy + prior) before the softmax; 0 is greedy: the loudest answer.
+        Divides the logits (energy + prior) before the softmax; 0 is greedy: always the likeliest.
     top_k : int
         Only the k likeliest tokens; 0: all.
     top_p : float

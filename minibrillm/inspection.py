@@ -43,7 +43,7 @@ class Trace:
         return self.labels[node]
 
     def table(self, top: int = 3) -> str:
-        """One line an edge: token read, the loudest answers with energy and p, the true next."""
+        """One line an edge: token read, the likeliest answers with energy and p, the true next."""
         lines = []
         for i in range(len(self.nll)):
             order = np.argsort(-self.probabilities[i], kind="stable")[:top]

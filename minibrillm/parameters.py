@@ -10,6 +10,14 @@ from minibrillm.errors import UserError
 Array = np.ndarray
 Parameters = dict[str, Array]
 
+_ZERO_AT_FIRST = (
+    "synapse_weight",
+    "synapse_bias",
+    "axon_bias",
+    "dendrite_bias",
+    "position_logits",
+)
+
 
 def initialise(
     config: ModelConfig,
@@ -21,7 +29,7 @@ def initialise(
     """Draw fresh parameters.
 
     Weights are uniform in ± ``config.initial_range`` (synapses zero, so that an edge starts as
-    axon + dendrite). Biases: uniform likewise for ``shared`` edges, zero for ``three_part``.
+    axon + dendrite). Biases are uniform likewise, but zero for the parts of a three-part edge.
     ρ is spread evenly over [-2, 3]: time constants from 0.5 to 21 steps. α starts at 0, a plain
     mean.
 
@@ -37,16 +45,11 @@ def initialise(
     -------
     dict of arrays, named and shaped as `ModelConfig.shapes` says
     """
-    three_part = config.edges == "three_part"
     parameters: Parameters = {}
     for name, shape in config.shapes(n_nodes, n_edges).items():
         if name == "decay_logit":
             array = np.linspace(-2, 3, shape[0])
-        elif (
-            name == "position_logits"
-            or name.startswith("synapse")
-            or (three_part and name.endswith("bias"))
-        ):
+        elif name in _ZERO_AT_FIRST:
             array = np.zeros(shape)
         else:
             array = rng.uniform(-config.initial_range, config.initial_range, shape)

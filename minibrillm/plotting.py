@@ -59,7 +59,7 @@ def _axes(ax: Axes | None, width: float, height: float) -> Axes:
 
 
 def plot_answers(trace: Trace, step: int, *, top: int = 12, ax: Axes | None = None) -> Axes:
-    """The nodes that answer loudest after one token of a trace; the true next one in orange.
+    """The likeliest nodes after one token of a trace with their energies; the true next in orange.
 
     Parameters
     ----------
@@ -91,16 +91,17 @@ def plot_answers(trace: Trace, step: int, *, top: int = 12, ax: Axes | None = No
 
 
 def plot_trace(trace: Trace, *, top: int = 8, ax: Axes | None = None) -> Axes:
-    """A sentence edge by edge: columns are steps, the nodes likeliest to answer stand in each.
+    """A sentence edge by edge: columns are steps, each lists the likeliest next nodes.
 
-    Colour is the probability; the true next token is framed, or written below the line where it
-    is not among the loudest.
+    Colour is the probability. The true next token stands below its column, with its rank where
+    that is beyond ``top``, and is framed where it is among the first.
     """
     n = len(trace.tokens) - 1
     ax = _axes(ax, 0.62 * n + 1.4, 0.36 * top + 1.7)
     order = np.argsort(-trace.probabilities, axis=1, kind="stable")[:, :top]
     shown = np.take_along_axis(trace.probabilities, order, axis=1)
-    ax.imshow(shown.T, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    image = ax.imshow(shown.T, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    ax.figure.colorbar(image, ax=ax, label="p", fraction=0.03, pad=0.01, aspect=30)
     for i in range(n):
         true = int(trace.tokens[i + 1])
         for k in range(top):
@@ -108,13 +109,21 @@ def plot_trace(trace: Trace, *, top: int = 8, ax: Axes | None = None) -> Axes:
             colour = "white" if shown[i, k] > 0.6 else "black"
             ax.text(i, k, trace.label(v), ha="center", va="center", color=colour, fontsize=10)
             if v == true:
-                ax.add_patch(plt.Rectangle((i - 0.5, k - 0.5), 1, 1, fill=False, ec=_ORANGE, lw=2))
+                ax.add_patch(
+                    plt.Rectangle(
+                        (i - 0.5, k - 0.5), 1, 1, fill=False, ec=_ORANGE, lw=2, clip_on=False
+                    )
+                )
         rank = int(np.flatnonzero(np.argsort(-trace.probabilities[i], kind="stable") == true)[0])
         text = trace.label(true) if rank < top else f"{trace.label(true)}\n({rank + 1})"
         ax.text(i, top - 0.3, text, ha="center", va="top", color=_ORANGE, fontsize=10)
     ax.set_xticks(range(n), [trace.label(int(v)) for v in trace.tokens[:-1]])
     ax.xaxis.tick_top()
     ax.set_yticks(range(top), [str(k + 1) for k in range(top)])
+    ax.set_ylabel("rank")
+    ax.set_xlabel("read", loc="left")
+    ax.xaxis.set_label_position("top")
+    ax.text(-0.6, top - 0.3, "true next", ha="right", va="top", color=_ORANGE, fontsize=9)
     ax.set_ylim(top + 0.7, -0.5)
     ax.tick_params(length=0)
     for side in ax.spines.values():

@@ -3,7 +3,7 @@
 Three functions, to be read with ``minibrillm/MODEL.md`` beside them:
 
     path_forward    the signals along the tokens as they are          eq. 1-7
-    compete         all neighbours of every node answer; loss         eq. 4-6, 8-10 and back, 11-13
+    compete         all neighbours of every node answer; loss         eq. 4-5, 8-10 and back, 11-13
     path_backward   gradients back along the path                     eq. 14-19
 
 `minibrillm.kernels` has the same functions, same arguments, compiled. Shapes: B sequences of
@@ -204,14 +204,14 @@ def path_backward(
     for i in reversed(range(n)):
         a, s, h = path.incoming[:, i], path.signal[:, i], path.pre_activation[:, i]  # (B, d)
         ds = gain[i] * d_acc  # eq. 14
-        d_gain[i] = (d_acc * s).sum()
-        d_keep += (d_acc * a * z[i]).sum(axis=0)  # acc_i = a_i z_i
+        d_gain[i] = (d_acc * s).sum()  # towards eq. 19
+        d_keep += (d_acc * a * z[i]).sum(axis=0)  # acc_i = a_i z_i, towards eq. 18
         dh = ds * gelu_derivative(h)  # eq. 15
         u, v = tokens[:, i], tokens[:, i + 1]
         add_edge_gradient(gradients, graph, config, u, v, a[:, :, None] * dh[:, None, :], dh)
         weight, _ = edges_between(parameters, graph, config, u, v)
         da = d_incoming[:, i] + np.einsum("bo,bio->bi", dh, weight)  # eq. 16
-        da_dot_a[i] = (da * a).sum(axis=0)
+        da_dot_a[i] = (da * a).sum(axis=0)  # towards eq. 17
         if i > 0:
             d_acc = keep[i] * d_acc + da / z[i]  # eq. 14
     if path.first == 0 and config.start == "node" and n > 0:
@@ -271,7 +271,7 @@ def compete(
     candidates: Array | None = None,
     gradient: bool = True,
 ) -> Competition:
-    """Let all neighbours of every node answer, and compare the loudest with the true next token.
+    """Let all neighbours of every node answer, and compare them with the true next token (softmax).
 
     One group of positions for each source node u, independent of every other.
 
@@ -292,48 +292,48 @@ def compete(
     Competition
     """
     n_streams, n, _ = incoming.shape
-    groups, signals, truth, encoding = _sources(config, tokens, incoming, first)
+    groups, arriving, truth, encoding = _sources(config, tokens, incoming, first)
     nll = np.empty(n_streams * n, incoming.dtype)
-    d_incoming = np.empty_like(signals)
+    d_incoming = np.empty_like(arriving)
     gradients = {name: np.zeros_like(array) for name, array in parameters.items()}
 
     for k, u in enumerate(groups.label):
         rows = groups.order[groups.start[k] : groups.start[k + 1]]  # (N,)
-        a = signals[rows]  # (N, d)
+        a = arriving[rows]  # (N, d)
         targets, weight, bias = out_edges(parameters, graph, config, u)
         h, y, e = answers(a, weight, bias, encoding[rows])  # e (N, K)
         true_column = column_of(graph, config, u, truth[rows])  # (N,)
         index = np.arange(len(rows))
         if candidates is None:
             column = np.broadcast_to(np.arange(len(targets)), e.shape)  # (N, C), C = K
-            weights = np.broadcast_to(column_weights(graph, config, u), e.shape)
-            true_weight = _prior(graph, np.full(len(rows), u), truth[rows])
+            log_weights = np.broadcast_to(column_weights(graph, config, u), e.shape)
+            true_log_weight = _prior(graph, np.full(len(rows), u), truth[rows])
         else:
             chosen = candidates.reshape(n_streams * n, -1)[rows]  # (N, C)
             column = column_of(graph, config, u, chosen)
-            weights = _prior(graph, np.full(chosen.shape, u), chosen)
-            true_weight = weights[:, 0]
+            log_weights = _prior(graph, np.full(chosen.shape, u), chosen)
+            true_log_weight = log_weights[:, 0]
 
-        logits = e[index[:, None], column] + weights  # (N, C), eq. 8
-        normaliser = logsumexp(logits)  # (N,)
-        nll[rows] = normaliser - e[index, true_column] - true_weight  # eq. 10
+        logits = e[index[:, None], column] + log_weights  # (N, C)
+        log_z = logsumexp(logits)  # (N,)
+        nll[rows] = log_z - e[index, true_column] - true_log_weight  # eq. 8, 10
         if not gradient:
             continue
 
-        p = np.exp(logits - normaliser[:, None])
-        g = np.zeros_like(e)  # dloss / denergy, (N, K)
+        p = np.exp(logits - log_z[:, None])  # eq. 8
+        g = np.zeros_like(e)  # dE, (N, K), eq. 11
         np.add.at(g, (index[:, None], column), p.astype(e.dtype))
         g[index, true_column] -= 1
         g /= n_streams * n
         dy = energy_backward(g.T, y, e.T)  # (K, N, d), eq. 11
         dh = dy * gelu_derivative(h)  # eq. 12
         d_weight, d_bias = a.T @ dh, dh.sum(axis=1)  # (K, d, d), (K, d), eq. 13
-        d_incoming[rows] = np.einsum("kno,kio->ni", dh, weight, optimize=True)
+        d_incoming[rows] = np.einsum("kno,kio->ni", dh, weight, optimize=True)  # eq. 13
         sources = np.full_like(targets, u)
         add_edge_gradient(gradients, graph, config, sources, targets, d_weight, d_bias)
     return Competition(
         nll.reshape(n_streams, n),
-        d_incoming.reshape(incoming.shape),
+        d_incoming.reshape(incoming.shape) if gradient else d_incoming[:0],
         gradients if gradient else {},
     )
 
@@ -357,13 +357,13 @@ def energies(
     """
     n_streams, n, _ = incoming.shape
     sources = np.concatenate([tokens, tokens[:, -1:]], axis=1)
-    groups, signals, _, encoding = _sources(config, sources, incoming, first)
+    groups, arriving, _, encoding = _sources(config, sources, incoming, first)
     out = np.empty((n_streams * n, graph.n_nodes), incoming.dtype)
     everyone = np.arange(graph.n_nodes)
     for k, u in enumerate(groups.label):
         rows = groups.order[groups.start[k] : groups.start[k + 1]]
         _, weight, bias = out_edges(parameters, graph, config, u)
-        _, _, e = answers(signals[rows], weight, bias, encoding[rows])
+        _, _, e = answers(arriving[rows], weight, bias, encoding[rows])
         out[rows] = e[:, column_of(graph, config, u, everyone)]
     return out.reshape(n_streams, n, graph.n_nodes)
 
