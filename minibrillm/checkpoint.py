@@ -20,6 +20,7 @@ import json
 import os
 import re
 import shutil
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,8 +94,8 @@ def save_checkpoint(run: Path, model: BriLLM, training: TrainingState | None = N
             _write_arrays(temporary / "training.safetensors", training.arrays)
         if target.exists():  # the same step again: step aside first, a folder cannot be replaced
             shutil.rmtree(folder / "old", ignore_errors=True)
-            target.rename(folder / "old")
-        temporary.rename(target)
+            _rename(target, folder / "old")
+        _rename(temporary, target)
         _flush_folder(folder)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -217,6 +218,17 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"{path} is damaged (expected a JSON object)")
     return value
+
+
+def _rename(source: Path, target: Path) -> None:
+    """Rename a folder, patiently: on Windows a virus scanner may hold a fresh file for a moment."""
+    for wait in (0.05, 0.2, 0.8):
+        try:
+            source.rename(target)
+            return
+        except PermissionError:
+            time.sleep(wait)
+    source.rename(target)
 
 
 def _flush(path: Path) -> None:

@@ -51,6 +51,7 @@ def _notice(line: str) -> None:
 
 @app.command()
 def train(
+    context: typer.Context,
     text: Annotated[
         Path | None, typer.Argument(help="UTF-8 text to learn from (not needed with --resume).")
     ] = None,
@@ -62,21 +63,23 @@ def train(
     ] = None,
     resume: Annotated[bool, typer.Option(help="Go on with the run in --out.")] = False,
     seed: Seed = 0,
-    backend: Backend = "numba",
+    backend: Annotated[
+        str | None, typer.Option(help="numba (fast, default) or numpy (the textbook).")
+    ] = None,
     tokenizer: Annotated[str, typer.Option(help="characters or bpe.")] = "characters",
     vocab_size: Annotated[
         int | None, typer.Option(help="Largest vocabulary (default: every character; BPE 512).")
     ] = None,
     heldout: Annotated[float, typer.Option(help="Share of the text held out, at its end.")] = 0.1,
     d_node: Annotated[
-        int | None, typer.Option(help="Node width d (default 32; 16 above 1,000 nodes).")
+        int | None, typer.Option(help="Node width d (default 32; mini above 1,000 nodes: 16).")
     ] = None,
     min_count: Annotated[
         int | None, typer.Option(help="How often a bigram must be seen to have its own edge.")
     ] = None,
     batch_size: Annotated[
         int | None,
-        typer.Option(help="Sequences a step (default that of the preset; 32 above 1,000 nodes)."),
+        typer.Option(help="Sequences a step (default by preset; mini above 1,000 nodes: 32)."),
     ] = None,
     sequence_length: Annotated[int | None, typer.Option(help="Edges a sequence crosses.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
@@ -88,6 +91,7 @@ def train(
     ] = None,
 ) -> None:
     """Train a model on a text, and show how good it is on the part held out."""
+    heldout_text = None
     from minibrillm.config import ModelConfig, TrainConfig
     from minibrillm.training import Trainer
 
@@ -101,6 +105,7 @@ def train(
     }
     settings: dict[str, Any] = {k: v for k, v in schedule.items() if v is not None}
     if resume:
+        _refuse_on_resume(context)
         if out is None:
             if text is None:
                 raise UserError("--resume needs --out RUN, the folder of the run to go on with")
@@ -124,12 +129,23 @@ def train(
         training = TrainConfig.preset(preset, seed=seed, **settings)
         out = out or _default_run(text, preset)
         split, tok = _tokens_of(text, tokenizer, vocab_size, heldout)
-        if tok.n_nodes > _MANY_NODES:  # an edge costs V d² a token: keep both small
+        heldout_text = split.heldout
+        if tok.n_nodes > _MANY_NODES and config.edges == "three_part":
+            # Every token costs V d², and every step the gradients of V matrices.
             config = config.replace(d_node=d_node or 16)
             training = training.replace(batch_size=batch_size or 32)
-        trainer = _new_run(text, split, tok, config, training, out, backend)
+        trainer = _new_run(text, split, tok, config, training, out, backend or "numba")
     _plan(trainer, out)
-    _train_and_report(trainer, out)
+    _train_and_report(trainer, out, heldout_text)
+
+
+def _refuse_on_resume(context: typer.Context) -> None:
+    """What made the model cannot change when its training goes on."""
+    for name in ("seed", "tokenizer", "vocab_size", "d_node", "min_count"):
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            option = "--" + name.replace("_", "-")
+            raise UserError(f"{option} cannot change with --resume; leave it out, or start anew")
 
 
 def _default_run(text: Path, preset: str) -> Path:
@@ -185,8 +201,8 @@ def _check_same_text(trainer: Trainer, path: Path, heldout: float) -> None:
     same = np.array_equal(encode(split.train), trainer.train_ids)
     if not same or not np.array_equal(encode(split.heldout), trainer.heldout_ids):
         raise UserError(
-            f"{path} is not the text this run was trained on; leave it out to go on with the "
-            "run's own text, or start a new run"
+            f"{path} with --heldout {heldout:g} is not the text this run was trained on; leave "
+            "it out to go on with the run's own text, or start a new run"
         )
 
 
@@ -224,18 +240,17 @@ def _threads(backend: str) -> str:
     return f"Numba on {count} thread{'s' * (count != 1)}"
 
 
-def _train_and_report(trainer: Trainer, out: Path | None) -> None:
+def _train_and_report(trainer: Trainer, out: Path, heldout_text: str | None) -> None:
     from minibrillm.evaluation import evaluate as score
 
     _train(trainer)
     last = trainer.history[-1] if trainer.history else None
     if last is not None:
         _say(f"\n{last.step} steps, {last.tokens:,} tokens in {last.seconds:.0f} s")
-    _say(score(trainer.model, trainer.heldout_ids, trainer.train_ids).table())
+    _say(score(trainer.model, trainer.heldout_ids, trainer.train_ids, heldout_text).table())
     _say("\na sample (temperature 0.7):")
     _stream(trainer.model, "", 300, temperature=0.7, seed=trainer.config.seed)
-    if out is not None:
-        _say(f"\nsaved in {out}; go on with: minibrillm generate {out} --prompt TEXT")
+    _say(f"\nsaved in {out}; go on with: minibrillm generate {out} --prompt TEXT")
 
 
 def _train(trainer: Trainer) -> None:
@@ -315,10 +330,11 @@ def evaluate(
 
     model = load_model(run, backend)
     kept = load_text(run)
-    ids = kept["heldout"]
+    ids, content = kept["heldout"], None
     if text is not None:
-        ids = model.tokenizer.encode(_known(model, read_text(text)))
-    result = score(model, ids, kept["train"])
+        content = read_text(text)
+        ids = model.tokenizer.encode(_known(model, content))
+    result = score(model, ids, kept["train"], content)
     _say(json.dumps(result.to_json(), indent=1) if as_json else result.table())
 
 
@@ -420,6 +436,10 @@ def info(as_json: AsJson = False) -> None:
     from minibrillm.plotting import chinese_font
 
     kernels.adamw(*np.zeros((5, 1)), 1.0, 1, 0.0, 0.0, 0.5, 0.5, 1e-8, 0.5)  # starts the threads
+    try:
+        font = chinese_font()
+    except UserError as error:
+        font = str(error)
     packages = ("numpy", "scipy", "numba", "llvmlite", "matplotlib", "tokenizers", "safetensors")
     versions = {}
     for name in packages:
@@ -442,7 +462,7 @@ def info(as_json: AsJson = False) -> None:
         "threading layer": numba.threading_layer(),
         "kernel cache": kernels.cache_folder(),
         "BLAS": ", ".join(blas),
-        "Chinese font": chinese_font(),
+        "Chinese font": font,
         "output encoding": sys.stdout.encoding,
     }
     if as_json:

@@ -40,15 +40,7 @@ _MODEL_PRESETS: dict[str, dict[str, Any]] = {
         "train_shared_edge": True,
         "initial_range": 0.5,
     },
-    "mini": {
-        "memory": "leaky",
-        "start": "node",
-        "edges": "three_part",
-        "positions": "none",
-        "prior": "hebbian",
-        "min_count": 10,
-        "initial_range": 0.3,
-    },
+    "mini": {},  # the defaults of ModelConfig
 }
 
 
@@ -103,6 +95,7 @@ class _Record:
             and not isinstance(value, bool)
             and (value > low if open_low else value >= low)
             and value <= high
+            and (name == "minutes" or value < float("inf"))
         )
         if not inside:
             sort = "an integer" if kind is int else "a number"

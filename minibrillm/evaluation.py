@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from minibrillm.errors import UserError
-from minibrillm.functional import State
 from minibrillm.model import BriLLM
 from minibrillm.ngram import loss_by_order
 
@@ -31,13 +30,9 @@ def stream_loss(model: BriLLM, ids: Array) -> float:
     total, state = 0.0, None
     for first in range(0, len(ids) - 1, _STREAM_CHUNK):
         chunk = ids[first : first + _STREAM_CHUNK + 1]
-        nll, state = _chunk(model, chunk, state)
+        nll, state = model.nll(chunk[None], state)
         total += float(nll.sum(dtype=np.float64))
     return total / (len(ids) - 1)
-
-
-def _chunk(model: BriLLM, ids: Array, state: State | None) -> tuple[Array, State]:
-    return model.nll(ids[None, :], state)
 
 
 def window_loss(model: BriLLM, ids: Array, width: int = WINDOW) -> float:
@@ -70,7 +65,7 @@ class Score:
     nats_per_token: float
     perplexity: float
     bits_per_character: float
-    bits_per_byte: float
+    bits_per_byte: float | None  # None: the bytes of unknown characters are not known
 
 
 @dataclass(frozen=True)
@@ -79,9 +74,10 @@ class Evaluation:
 
     tokens: int
     characters: int
-    bytes: int
+    bytes: int | None
     unknown: int  # tokens that the vocabulary lacks; they are predicted as <unk>
     scores: list[Score]
+    note: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Plain dictionary."""
@@ -96,7 +92,7 @@ class Evaluation:
                 f"{s.nats_per_token:.4f}",
                 f"{s.perplexity:.2f}",
                 f"{s.bits_per_character:.4f}",
-                f"{s.bits_per_byte:.4f}",
+                "-" if s.bits_per_byte is None else f"{s.bits_per_byte:.4f}",
             )
             for s in self.scores
         ]
@@ -110,10 +106,12 @@ class Evaluation:
         note = f"held-out text: {self.tokens} tokens, {self.characters} characters"
         if self.unknown:
             note += f"; {self.unknown} ({self.unknown / self.tokens:.1%}) of them scored as <unk>"
-        return "\n".join([*lines, note])
+        return "\n".join([*lines, note, *([self.note] if self.note else [])])
 
 
-def evaluate(model: BriLLM, ids: Array, train_ids: Array | None = None) -> Evaluation:
+def evaluate(
+    model: BriLLM, ids: Array, train_ids: Array | None = None, text: str | None = None
+) -> Evaluation:
     """Score a held-out text: as one stream, in windows of 256, and with n-grams beside.
 
     Parameters
@@ -123,20 +121,28 @@ def evaluate(model: BriLLM, ids: Array, train_ids: Array | None = None) -> Evalu
     train_ids : integer array, optional
         The training text, for the n-grams: unigram, bigram and the best order up to 7 (modified
         Kneser-Ney; the best is chosen on this very text, to the n-grams' favour).
+    text : str, optional
+        The text that ``ids`` encodes: counts the bytes of characters that read as <unk>.
 
     Returns
     -------
     Evaluation: nats per token and perplexity over the whole vocabulary, bits per character and
-    per byte of the decoded text
+    per byte of the text (bytes are None where they cannot be known)
     """
     if len(ids) < 2:
         raise UserError(f"an evaluation needs at least 2 tokens of text; got {len(ids)}")
-    text = model.tokenizer.decode(ids[1:])
-    n, characters, size = len(ids) - 1, len(text), len(text.encode("utf-8"))
+    unknown = model.tokenizer.unknown_id
+    missing = 0 if unknown is None else int((ids[1:] == unknown).sum())
+    scored = model.tokenizer.decode(ids[1:])
+    n, characters, size = len(ids) - 1, len(scored), len(scored.encode("utf-8"))
+    size_known = size if missing == 0 else None
+    if missing and text is not None:  # an unknown character is one token, so the first one too
+        size_known = len(text[1:].encode("utf-8"))
 
     def score(name: str, nats: float) -> Score:
         bits = nats * n / math.log(2)
-        return Score(name, nats, math.exp(min(nats, 700)), bits / characters, bits / size)
+        per_byte = None if size_known is None else bits / size_known
+        return Score(name, nats, math.exp(min(nats, 700)), bits / characters, per_byte)
 
     scores = []
     if train_ids is not None:
@@ -148,6 +154,7 @@ def evaluate(model: BriLLM, ids: Array, train_ids: Array | None = None) -> Evalu
     scores.append(score(f"BriLLM, windows of {width}", window_loss(model, ids, width)))
     if model.max_positions is None or n <= model.max_positions:
         scores.append(score("BriLLM, one stream", stream_loss(model, ids)))
-    unknown = model.tokenizer.unknown_id
-    missing = 0 if unknown is None else int((ids[1:] == unknown).sum())
-    return Evaluation(n, characters, size, missing, scores)
+        note = ""
+    else:
+        note = f"not read as one stream: the model knows {model.max_positions} positions"
+    return Evaluation(n, characters, size_known, missing, scores, note)

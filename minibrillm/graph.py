@@ -37,6 +37,8 @@ class TokenGraph:
         How often its bigram was seen.
     node_counts : int64 array (V,)
         How often each token was seen: the unigram.
+    n_bigrams : int
+        Bigrams of the text, those without a private edge included.
     prior : BigramPrior or None
         π(v|u), or None for π = 0.
     """
@@ -46,6 +48,7 @@ class TokenGraph:
     targets: Array
     counts: Array
     node_counts: Array
+    n_bigrams: int
     prior: BigramPrior | None
 
     @classmethod
@@ -74,8 +77,10 @@ class TokenGraph:
         UserError
             No bigram at all, or an id outside 0 … V-1.
         """
-        documents = [ids] if isinstance(ids, np.ndarray) else list(ids)
-        documents = [np.asarray(d, dtype=np.int64) for d in documents]
+        documents = [ids] if isinstance(ids, np.ndarray) else [np.asarray(d) for d in ids]
+        if any(d.ndim != 1 or not (d.size == 0 or d.dtype.kind in "iu") for d in documents):
+            raise UserError("token ids must be a 1-D array of integers, or a list of such arrays")
+        documents = [d.astype(np.int64) for d in documents]
         stream = np.concatenate(documents) if documents else np.empty(0, np.int64)
         if not any(len(d) > 1 for d in documents):
             raise UserError(f"a graph needs at least one bigram; got {stream.size} token(s)")
@@ -84,6 +89,7 @@ class TokenGraph:
                 f"token ids must lie in 0 … {n_nodes - 1}; got {stream.min()} … {stream.max()}"
             )
         keys = np.concatenate([d[:-1] * n_nodes + d[1:] for d in documents])
+        n_bigrams = len(keys)
         keys, counts = np.unique(keys, return_counts=True)
         kept = counts >= min_count
         keys, counts = keys[kept], counts[kept]
@@ -93,6 +99,7 @@ class TokenGraph:
             targets=keys % n_nodes,
             counts=counts,
             node_counts=np.bincount(stream, minlength=n_nodes),
+            n_bigrams=n_bigrams,
             prior=BigramPrior.fit(documents, n_nodes) if prior else None,
         )
 
@@ -159,7 +166,6 @@ class TokenGraph:
         """Size and degrees; ``density`` is E / V², ``coverage`` the share of bigram tokens that
         cross a private edge, ``out_degree_met`` the mean out-degree met while reading the text."""
         degree = self.out_degree
-        bigrams = max(int(self.node_counts.sum()) - 1, 1)
         return {
             "nodes": self.n_nodes,
             "edges": self.n_edges,
@@ -168,7 +174,7 @@ class TokenGraph:
             "max_out_degree": int(degree.max()),
             "max_in_degree": int(self.in_degree.max()),
             "sinks": int((degree == 0).sum()),
-            "coverage": float(self.counts.sum() / bigrams),
+            "coverage": float(self.counts.sum() / max(self.n_bigrams, 1)),
             "out_degree_met": float(degree @ self.node_counts / max(self.node_counts.sum(), 1)),
         }
 
@@ -192,6 +198,7 @@ class TokenGraph:
             "graph.targets": self.targets,
             "graph.counts": self.counts,
             "graph.node_counts": self.node_counts,
+            "graph.n_bigrams": np.array([self.n_bigrams]),
         }
         if self.prior is not None:
             for name in _PRIOR_ARRAYS:
@@ -202,8 +209,9 @@ class TokenGraph:
     def from_arrays(cls, arrays: dict[str, Array]) -> TokenGraph:
         """Rebuild from `to_arrays`; a missing or inconsistent array is a `UserError`."""
         try:
-            indptr, targets, counts, node_counts = (
-                arrays[f"graph.{name}"] for name in ("indptr", "targets", "counts", "node_counts")
+            indptr, targets, counts, node_counts, n_bigrams = (
+                arrays[f"graph.{name}"]
+                for name in ("indptr", "targets", "counts", "node_counts", "n_bigrams")
             )
             prior = None
             if "prior.indptr" in arrays:
@@ -211,9 +219,31 @@ class TokenGraph:
         except KeyError as error:
             raise UserError(f"the graph lacks the array {error}") from None
         n_nodes = len(node_counts)
-        if len(indptr) != n_nodes + 1 or indptr[-1] != len(targets) or len(targets) != len(counts):
+        fits = _is_csr(indptr, targets, n_nodes) and counts.shape == targets.shape
+        fits = fits and n_bigrams.shape == (1,)
+        if prior is not None:
+            fits = fits and _is_csr(prior.indptr, prior.targets, n_nodes)
+            fits = fits and prior.log_probability.shape == prior.targets.shape
+            logs = (prior.log_probability, prior.log_backoff, prior.log_unigram)
+            fits = fits and logs[1].shape == logs[2].shape == (n_nodes,)
+            fits = fits and all(np.isfinite(a).all() for a in logs)
+        if not fits:
             raise UserError("the arrays of the graph do not fit each other; is the file damaged?")
-        return cls(n_nodes, indptr, targets, counts, node_counts, prior)
+        return cls(n_nodes, indptr, targets, counts, node_counts, int(n_bigrams[0]), prior)
+
+
+def _is_csr(indptr: Array, targets: Array, n_nodes: int) -> bool:
+    """Whether these are the rows of a graph of ``n_nodes``: the kernels trust them."""
+    if indptr.dtype != np.int64 or targets.dtype != np.int64 or indptr.shape != (n_nodes + 1,):
+        return False
+    steps = np.diff(indptr)
+    if indptr[0] != 0 or indptr[-1] != len(targets) or (steps < 0).any():
+        return False
+    if len(targets) == 0:
+        return True
+    keys = np.repeat(np.arange(n_nodes), steps) * n_nodes + targets
+    inside = targets.min() >= 0 and targets.max() < n_nodes
+    return bool(inside and (np.diff(keys) > 0).all())
 
 
 _PRIOR_ARRAYS = ("indptr", "targets", "log_probability", "log_backoff", "log_unigram")

@@ -66,6 +66,12 @@ class BriLLM:
                 f"the tokenizer knows {self.tokenizer.n_nodes} tokens, the graph has "
                 f"{self.graph.n_nodes} nodes; they must come from the same run"
             )
+        if (self.graph.prior is not None) != (self.config.prior == "hebbian"):
+            has = "no prior" if self.graph.prior is None else "a prior"
+            raise UserError(
+                f"the config says prior {self.config.prior!r} but the graph has {has}; build it "
+                "with TokenGraph.from_ids(..., prior=config.prior == 'hebbian')"
+            )
         check_parameters(self.config, self.graph.n_nodes, self.graph.n_edges, self.parameters)
 
     @classmethod
@@ -151,17 +157,48 @@ class BriLLM:
                 f"token ids must lie in 0 … {self.graph.n_nodes - 1}; "
                 f"got {batch.min()} … {batch.max()}"
             )
+        if state is not None and len(state.node) != len(batch):
+            raise UserError(
+                f"the state holds {len(state.node)} stream(s), the tokens {len(batch)}; "
+                "give each stream its own row"
+            )
         start = 0 if state is None else state.position
         if self.max_positions is not None and start + batch.shape[1] - 1 > self.max_positions:
             raise UserError(
                 f"this model knows {self.max_positions} positions (memory 'position'), the text "
-                f"needs {start + batch.shape[1] - 1}; read it in shorter windows"
+                f"needs {start + batch.shape[1] - 1}; shorten it or read it in windows"
             )
         return batch
 
+    def _continued(self, tokens: Array, state: State | None) -> Array:
+        """A checked batch whose first token is the node at which ``state`` stands."""
+        batch = self._batch(tokens, state)
+        if state is not None and not np.array_equal(batch[:, 0], state.node):
+            raise UserError(
+                f"the streams stand at the nodes {state.node.tolist()}, so these must be the first "
+                f"tokens; got {batch[:, 0].tolist()}: prepend the last token read"
+            )
+        return batch
+
+    def _candidates(self, batch: Array, candidates: Array | None) -> Array | None:
+        """Candidates (B, n, C), checked: the kernels trust them."""
+        if candidates is None:
+            return None
+        chosen = np.asarray(candidates)
+        shape = (batch.shape[0], batch.shape[1] - 1)
+        if chosen.ndim != 3 or chosen.shape[:2] != shape or chosen.shape[2] == 0:
+            raise UserError(f"candidates must have shape {(*shape, 'C')}; got {chosen.shape}")
+        if not np.issubdtype(chosen.dtype, np.integer):
+            raise UserError(f"candidates must be integers, got {chosen.dtype}")
+        if chosen.min() < 0 or chosen.max() >= self.graph.n_nodes:
+            raise UserError(f"candidates must lie in 0 … {self.graph.n_nodes - 1}")
+        if not np.array_equal(chosen[..., 0], batch[:, 1:]):
+            raise UserError("the first candidate of each position must be the true next token")
+        return chosen.astype(np.int64)
+
     def path(self, tokens: Array, state: State | None = None) -> Path:
         """Send the signal along ``tokens`` (T,) or (B, T): `minibrillm.reference.path_forward`."""
-        batch = self._batch(tokens, state)
+        batch = self._continued(tokens, state)
         return self.operations.path_forward(self.parameters, self.graph, self.config, batch, state)
 
     def nll(
@@ -182,7 +219,8 @@ class BriLLM:
         -------
         array (B, T - 1), State
         """
-        batch = self._batch(tokens, state)
+        batch = self._continued(tokens, state)
+        candidates = self._candidates(batch, candidates)
         path = self.path(batch, state)
         found = self.operations.compete(
             self.parameters,
@@ -205,6 +243,7 @@ class BriLLM:
     ) -> tuple[float, dict[str, Array]]:
         """The loss and its gradient with respect to every parameter, by name."""
         batch, ops = self._batch(tokens), self.operations
+        candidates = self._candidates(batch, candidates)
         graph, config = self.graph, self.config
         path = ops.path_forward(self.parameters, graph, config, batch)
         found = ops.compete(
@@ -216,10 +255,11 @@ class BriLLM:
     def energies(self, tokens: Array) -> Array:
         """How strongly every node answers after each token: (T,) -> (T, V), (B, T) -> (B, T, V)."""
         batch = self._batch(tokens, least=1)
-        final = self.read(batch)
-        incoming = final.incoming[:, None]
-        if batch.shape[1] > 1:
-            incoming = np.concatenate([self.path(batch).incoming, incoming], axis=1)
+        if batch.shape[1] == 1:
+            incoming = self.read(batch).incoming[:, None]
+        else:
+            path = self.path(batch)
+            incoming = np.concatenate([path.incoming, path.final.incoming[:, None]], axis=1)
         out = self.operations.energies(self.parameters, self.graph, self.config, batch, incoming)
         return out if np.ndim(tokens) == 2 else out[0]
 

@@ -60,15 +60,22 @@ class AdamW:
         self.average = {name: array.copy() for name, array in parameters.items()}
 
     def update(self, gradients: Parameters, step: int, rate: float) -> float:
-        """Take optimiser step number ``step`` (from 1); returns the gradient's norm, unclipped."""
+        """Take optimiser step number ``step`` (from 1); returns the gradient's norm, unclipped.
+
+        A norm that is not finite leaves everything as it was.
+        """
         config = self.config
         frozen: dict[str, Array] = {}
         if not self.train_shared_edge and "edge_weight" in self.parameters:
             for name in ("edge_weight", "edge_bias"):
                 gradients[name][0] = 0
                 frozen[name] = self.parameters[name][0].copy()
-        total = sum(float(np.vdot(g, g)) for g in gradients.values())
-        norm = math.sqrt(total)
+        # In float64, without BLAS and in one order of names: the same bits with any number of
+        # threads, and after a resume, whose arrays come in another order.
+        squares = [np.square(gradients[name], dtype=np.float64).sum() for name in sorted(gradients)]
+        norm = math.sqrt(math.fsum(squares))
+        if not math.isfinite(norm):
+            return norm
         scale = min(1.0, config.clip_norm / (norm + 1e-12)) if config.clip_norm else 1.0
         for name, parameter in self.parameters.items():
             self.operations.adamw(

@@ -75,10 +75,15 @@ def check_parameters(
     for name in shapes.keys() ^ parameters.keys():
         state = "is missing" if name in shapes else "is not part of this model"
         raise UserError(f"the parameter {name!r} {state}")
+    dtype = next(iter(parameters.values())).dtype
     for name, array in parameters.items():
         if array.shape != shapes[name]:
             raise UserError(
                 f"the parameter {name!r} has shape {array.shape}, expected {shapes[name]}"
+            )
+        if array.dtype not in (np.float32, np.float64) or array.dtype != dtype:
+            raise UserError(
+                f"the parameter {name!r} is {array.dtype}; expected all float32 or all float64"
             )
         if not np.isfinite(array).all():
             raise UserError(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tokenize
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -37,6 +39,20 @@ _LAYOUT = {
 }
 
 
+# What numpy.load raises on files that are no archives of arrays, or damaged ones.
+_DAMAGE = (
+    OSError,
+    ValueError,
+    EOFError,
+    TypeError,
+    AttributeError,
+    SyntaxError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
 @dataclass(frozen=True)
 class Comparison:
     """Largest relative error of one quantity: max |ours - theirs| / max |theirs|."""
@@ -62,13 +78,15 @@ def load_golden(path: str | Path) -> dict[str, Array]:
         raise UserError(f"there is no file {path}") from None
     except IsADirectoryError:
         raise UserError(f"{path} is a directory; name a .npz file") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, TypeError, AttributeError) as error:
+    except _DAMAGE as error:
         raise UserError(f"{path} is not a golden .npz file ({error})") from None
     for name, (ndim, integer) in _LAYOUT.items():
         if name not in arrays:
             raise UserError(f"{path} lacks the array {name!r}")
         array = arrays[name]
         kind = np.integer if integer else np.floating
+        if array.size == 0:
+            raise UserError(f"{path}: {name!r} is empty")
         if array.ndim != ndim or not np.issubdtype(array.dtype, kind):
             raise UserError(
                 f"{path}: {name!r} is {array.dtype} with {array.ndim} dimensions; expected "
@@ -117,6 +135,7 @@ def compare(golden: dict[str, Array]) -> list[Comparison]:
         targets=targets,
         counts=np.ones_like(targets),
         node_counts=np.ones(n_nodes, np.int64),
+        n_bigrams=len(targets),
         prior=None,
     )
     config = ModelConfig.preset(

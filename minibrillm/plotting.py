@@ -96,7 +96,7 @@ def plot_trace(trace: Trace, *, top: int = 8, ax: Axes | None = None) -> Axes:
     Colour is the probability. The true next token stands below its column, with its rank where
     that is beyond ``top``, and is framed where it is among the first.
     """
-    n = len(trace.tokens) - 1
+    n, top = len(trace.tokens) - 1, min(top, trace.probabilities.shape[1])
     ax = _axes(ax, 0.62 * n + 1.4, 0.36 * top + 1.7)
     order = np.argsort(-trace.probabilities, axis=1, kind="stable")[:, :top]
     shown = np.take_along_axis(trace.probabilities, order, axis=1)

@@ -62,7 +62,7 @@ class Record:
 
 
 class Interrupted(Exception):
-    """Training was interrupted (Ctrl-C) after a complete step; a checkpoint was written."""
+    """Training was interrupted (Ctrl-C) after a complete step; a run in a folder has saved it."""
 
 
 def most_frequent_successors(model: BriLLM, k: int) -> Array:
@@ -177,23 +177,31 @@ class Trainer:
                 )
             save_arrays(
                 run / "text.safetensors",
-                {"train": train_ids.astype(np.int32), "heldout": heldout_ids.astype(np.int32)},
+                {
+                    "train": trainer.train_ids.astype(np.int32),
+                    "heldout": trainer.heldout_ids.astype(np.int32),
+                },
             )
         except OSError as error:
             raise UserError(f"cannot write to {run}: {error.strerror}; choose another") from None
+        trainer.save()  # from the first moment on, a killed run can be resumed
         return trainer
 
     @classmethod
-    def resume(cls, run: Path, backend: str = "numba", **changes: Any) -> Trainer:
+    def resume(cls, run: Path, backend: str | None = None, **changes: Any) -> Trainer:
         """Go on with the newest checkpoint, bit for bit as if the run had never stopped.
+
+        (A run limited by ``minutes`` follows the clock, so its bits differ from run to run.)
 
         Parameters
         ----------
+        backend : str, optional
+            Another backend than the run's own.
         **changes
             Settings of `TrainConfig` to change, such as ``steps``.
         """
-        model = load_model(run, backend)
         state = load_training(run)
+        model = load_model(run, backend or str(state.settings.get("backend", "numba")))
         text = load_text(run)
         try:
             settings = {**state.settings["config"], **changes}
@@ -224,6 +232,7 @@ class Trainer:
         arrays = {f"{g}.{n}": a for g, named in self._arrays().items() for n, a in named.items()}
         settings = {
             "config": self.config.to_json(),
+            "backend": self.model.backend,
             "random_state": self.rng.bit_generator.state,
             "text_sha256": text_digest(self.train_ids, self.heldout_ids),
         }

@@ -647,3 +647,43 @@ def test_ctrl_c_outside_of_training(minibrillm: Command, monkeypatch: pytest.Mon
     said = minibrillm("train", "a.txt")
     assert said.code == 130
     assert "Traceback" not in said.err
+
+
+@pytest.mark.parametrize("option", ["--seed", "--d-node", "--min-count", "--vocab-size"])
+def test_what_made_the_model_cannot_change_on_resume(
+    minibrillm: Command, run: Path, option: str
+) -> None:
+    is_refused(minibrillm("train", "--resume", "--out", run, option, 5), option, "--resume")
+
+
+def test_resume_takes_a_new_limit(minibrillm: Command, run: Path) -> None:
+    said = minibrillm("train", "--resume", "--out", run, "--steps", 6)
+    assert said.code == 0
+    assert load_training(run).step == 6
+    assert minibrillm("train", "--resume", "--out", run, "--minutes", 0.01).code == 0
+    settings = load_training(run).settings["config"]
+    assert settings["steps"] is None
+    assert settings["minutes"] == 0.01
+
+
+def test_many_nodes_make_mini_narrower_and_leave_released_alone(
+    minibrillm: Command, tmp_path: Path
+) -> None:
+    text = tmp_path / "many.txt"
+    text.write_text("".join(chr(0x4E00 + k) for k in range(1200)) * 2, encoding="utf-8")
+    few = ("--steps", 1, "--sequence-length", 4, "--backend", "numpy", "--negatives", 0)
+    assert minibrillm("train", text, *few, "--out", "a").code == 0
+    assert load_model(Path("a")).config.d_node == 16
+    assert load_training(Path("a")).settings["config"]["batch_size"] == 32
+    released = (*few, "--preset", "released", "--batch-size", 2)
+    assert minibrillm("train", text, *released, "--out", "b").code == 0
+    assert load_model(Path("b")).config.d_node == 32
+
+
+@pytest.mark.parametrize("place", [200, 900, 2000, 6000])
+def test_parity_of_a_damaged_archive(minibrillm: Command, tmp_path: Path, place: int) -> None:
+    content = bytearray(GOLDEN[0].read_bytes())
+    content[place : place + 40] = bytes(reversed(content[place : place + 40]))
+    file = tmp_path / "damaged.npz"
+    file.write_bytes(content)
+    is_refused(minibrillm("parity", file))

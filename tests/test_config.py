@@ -114,7 +114,8 @@ def test_misfit_parameters_are_refused_by_name() -> None:
         ({k: a for k, a in good.items() if k != "axon_bias"}, "'axon_bias' is missing"),
         (good | {"extra": np.zeros(1)}, "'extra' is not part"),
         (good | {"node_bias": np.zeros((5, 4))}, "'node_bias' has shape"),
-        (good | {"node_bias": np.full((5, 3), np.nan)}, "'node_bias' holds NaN"),
+        (good | {"node_bias": np.full((5, 3), np.nan, np.float32)}, "'node_bias' holds NaN"),
+        (good | {"node_bias": np.zeros((5, 3))}, "'node_bias' is float64"),
     ]
     for parameters, message in cases:
         with pytest.raises(UserError, match=message):

@@ -76,6 +76,8 @@ def test_statistics() -> None:
     assert statistics["sinks"] == 1
     assert statistics["coverage"] == 1
     assert TokenGraph.from_ids(IDS, 5, min_count=2).statistics()["coverage"] == 0.5
+    documents = [np.array([0, 1]), np.array([1, 2]), np.array([3, 3])]
+    assert TokenGraph.from_ids(documents, 5).statistics()["coverage"] == 1
 
 
 def test_networkx_export() -> None:
@@ -105,5 +107,16 @@ def test_bad_input_is_refused() -> None:
     arrays = TokenGraph.from_ids(IDS, 5).to_arrays()
     with pytest.raises(UserError, match=r"graph\.counts|'counts'"):
         TokenGraph.from_arrays({k: a for k, a in arrays.items() if k != "graph.counts"})
-    with pytest.raises(UserError, match="do not fit"):
-        TokenGraph.from_arrays(arrays | {"graph.targets": IDS})
+    damage = {
+        "graph.targets": [IDS, arrays["graph.targets"] + 9, arrays["graph.targets"][::-1]],
+        "graph.indptr": [arrays["graph.indptr"][::-1], arrays["graph.indptr"] * 1.0],
+        "graph.counts": [IDS[:3]],
+        "prior.targets": [arrays["prior.targets"] - 7],
+        "prior.log_backoff": [np.full(5, np.nan), np.zeros(4)],
+    }
+    for name, values in damage.items():
+        for value in values:
+            with pytest.raises(UserError, match="do not fit"):
+                TokenGraph.from_arrays(arrays | {name: value})
+    with pytest.raises(UserError, match="array of integers"):
+        TokenGraph.from_ids(np.array([0.5, 1.0]), 5)

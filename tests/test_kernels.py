@@ -181,3 +181,26 @@ def test_kernels_run_where_no_cache_can_be_written(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("none")
+
+
+def test_kernels_run_without_the_compiler() -> None:
+    """``NUMBA_DISABLE_JIT=1`` is how the coverage of kernels is measured."""
+    program = (
+        "from conftest import VARIANTS, random_model, random_ids\n"
+        "import numpy as np\n"
+        "for config in VARIANTS.values():\n"
+        "    tokens = random_ids(12, 9, np.random.default_rng(0)).reshape(2, 6)\n"
+        "    a = random_model(config, backend='numpy').loss_and_gradients(tokens)\n"
+        "    b = random_model(config, backend='numba').loss_and_gradients(tokens)\n"
+        "    assert abs(a[0] - b[0]) < 1e-12\n"
+        "    assert all(np.allclose(g, b[1][k], atol=1e-12) for k, g in a[1].items())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        encoding="utf-8",
+        env={**os.environ, "NUMBA_DISABLE_JIT": "1", "PYTHONIOENCODING": "utf-8"},
+        cwd=Path(__file__).parent,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr

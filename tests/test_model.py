@@ -65,3 +65,36 @@ def test_bad_tokens_are_refused() -> None:
             model.loss(tokens)
     with pytest.raises(UserError, match="no backend 'cuda'; choose one of numba, numpy"):
         random_model(ModelConfig.preset("mini", d_node=3), backend="cuda")
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_bad_candidates_and_states_are_refused(backend: str) -> None:
+    """The kernels trust what they get: a wrong index must not reach them."""
+    model = random_model(ModelConfig.preset("mini", d_node=4, min_count=2), backend=backend)
+    tokens = np.array([[0, 3, 1], [2, 2, 5]])
+    good = np.concatenate([tokens[:, 1:, None], np.zeros((2, 2, 3), np.int64)], axis=2)
+    cases = [
+        (good.transpose(2, 1, 0), "must have shape"),
+        (good[:, :, :0], "must have shape"),
+        (good * 1.0, "must be integers"),
+        (good + 10**7, "must lie in 0 … 8"),
+        (good - 9, "must lie in 0 … 8"),
+        (good[:, :, ::-1], "first candidate"),
+    ]
+    for candidates, message in cases:
+        with pytest.raises(UserError, match=message):
+            model.loss_and_gradients(tokens, candidates)
+        with pytest.raises(UserError, match=message):
+            model.nll(tokens, candidates=candidates)
+    one = model.read(np.array([4, 0]))
+    with pytest.raises(UserError, match="holds 1 stream"):
+        model.nll(tokens, one)
+    with pytest.raises(UserError, match="prepend the last token"):
+        model.nll(np.array([3, 1]), one)
+
+
+def test_config_and_graph_must_agree_on_the_prior() -> None:
+    model = random_model(ModelConfig.preset("released", d_node=4, max_positions=9))
+    config = model.config.replace(prior="hebbian")
+    with pytest.raises(UserError, match="the config says prior 'hebbian' but the graph has no"):
+        BriLLM(config, model.tokenizer, model.graph, model.parameters)

@@ -104,3 +104,10 @@ def test_trace_is_what_the_model_says(model: BriLLM) -> None:
     lines = seen.table().splitlines()
     assert len(lines) == 4
     assert lines[0].startswith("我 → 爱")
+
+
+def test_plot_trace_of_a_tiny_vocabulary() -> None:
+    tiny = BriLLM.from_text("abcabcab", d_node=3, backend="numpy")
+    axes = plotting.plot_trace(trace(tiny, "abc"))
+    assert len(axes.get_yticks()) == tiny.graph.n_nodes == 4
+    draw()

@@ -6,6 +6,7 @@ import csv
 import itertools
 import json
 import math
+import shutil
 import signal
 import subprocess
 import sys
@@ -265,7 +266,7 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         train(begin(tmp_path, checkpoint_every=0), twice)
-    assert latest_checkpoint(tmp_path) is None
+    assert load_training(tmp_path).step == 0
 
 
 def test_ctrl_c_in_the_last_step_changes_nothing(tmp_path: Path) -> None:
@@ -368,6 +369,7 @@ def test_a_folder_that_holds_a_run(tmp_path: Path) -> None:
 def test_a_folder_without_a_checkpoint_can_be_used_again(tmp_path: Path) -> None:
     with pytest.raises(Crash):
         train(begin(tmp_path, checkpoint_every=0), crash_at(2))
+    shutil.rmtree(tmp_path / "checkpoints")
     assert len(train(begin(tmp_path))) == 8
     assert len(read_history(tmp_path)) == 8
 
@@ -636,3 +638,37 @@ def test_a_full_disk_is_said_in_one_line(tmp_path: Path) -> None:
     assert "text.safetensors" in said[0]
     assert "history.csv" in said[1]
     assert "history.csv" in said[2]
+
+
+def test_a_run_killed_before_its_first_step_can_be_resumed(tmp_path: Path) -> None:
+    train(begin(tmp_path / "at once"))
+    begin(tmp_path / "killed")
+    resumed = Trainer.resume(tmp_path / "killed")
+    assert resumed.step == 0
+    train(resumed)
+    assert contents(tmp_path / "killed") == contents(tmp_path / "at once")
+
+
+def test_resume_keeps_the_backend(tmp_path: Path) -> None:
+    begin(tmp_path, tiny(backend="numpy"))
+    assert Trainer.resume(tmp_path).model.backend == "numpy"
+    assert Trainer.resume(tmp_path, "numba").model.backend == "numba"
+
+
+def test_an_infinite_gradient_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny()
+    ids = model.tokenizer.encode(TEXT)
+    trainer = Trainer(model, ids, ids, config())
+    honest = trainer.learner.loss_and_gradients
+
+    def infinite(*args: Any) -> Any:
+        loss, gradients = honest(*args)
+        gradients["axon_bias"][0, 0] = np.inf
+        return loss, gradients
+
+    monkeypatch.setattr(trainer.learner, "loss_and_gradients", infinite)
+    before = {name: array.copy() for name, array in trainer.model.parameters.items()}
+    with pytest.raises(UserError, match="smaller learning rate"):
+        trainer.train(progress_bar=False)
+    for name, array in trainer.model.parameters.items():
+        np.testing.assert_array_equal(array, before[name])
