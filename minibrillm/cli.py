@@ -91,12 +91,13 @@ def train(
     ] = None,
 ) -> None:
     """Train a model on a text, and show how good it is on the part held out."""
-    heldout_text = None
     from minibrillm.config import ModelConfig, TrainConfig
     from minibrillm.training import Trainer
 
-    schedule = {"minutes": minutes, "steps": steps}
-    schedule |= {
+    heldout_text = None
+    schedule = {
+        "minutes": minutes,
+        "steps": steps,
         "batch_size": batch_size,
         "sequence_length": sequence_length,
         "learning_rate": learning_rate,

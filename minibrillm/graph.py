@@ -135,6 +135,22 @@ class TokenGraph:
         found = (self._keys[index] == wanted) & (np.asarray(targets) >= 0)
         return np.where(found, index, -1)
 
+    def column(self, sources: Array, targets: Array) -> Array:
+        """Place of each target among its source's private edges; the class of all others is last.
+
+        Integer arrays that broadcast against each other -> int64 array of their common shape.
+        """
+        sources, targets = np.broadcast_arrays(sources, targets)
+        edge = self.edge(sources, targets)
+        return np.where(edge >= 0, edge - self.indptr[sources], self.out_degree[sources])
+
+    def log_prior(self, sources: Array, targets: Array) -> Array:
+        """π(v|u) pair by pair, float64; zero without a prior. Shapes broadcast as in `column`."""
+        sources, targets = np.broadcast_arrays(sources, targets)
+        if self.prior is None:
+            return np.zeros(targets.shape)
+        return self.prior.lookup(sources, targets)
+
     @cached_property
     def log_unseen_weight(self) -> Array:
         """What the class of targets without a private edge weighs in each softmax, (V,).

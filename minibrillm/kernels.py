@@ -785,24 +785,15 @@ def _work(
         encoding = rows.astype(dtype)[order % n]
 
     def column(source: Array, target: Array) -> Array:
-        if three_part:
-            return target
-        edge = graph.edge(source, target)
-        return np.where(edge >= 0, edge - graph.indptr[source], graph.out_degree[source])
+        return target if three_part else graph.column(source, target)
 
-    def prior(source: Array, target: Array) -> Array:
-        if graph.prior is None:
-            return np.zeros(target.shape, dtype)
-        return graph.prior.lookup(source, target).astype(dtype)
-
-    u_chosen = np.broadcast_to(u[:, None], chosen.shape)
     work = _Work(
         incoming.reshape(-1, d)[order],
         encoding,
         column(u, v),
-        prior(u, v),
-        column(u_chosen, chosen),
-        prior(u_chosen, chosen),
+        graph.log_prior(u, v).astype(dtype),
+        column(u[:, None], chosen),
+        graph.log_prior(u[:, None], chosen).astype(dtype),
         groups.label[dealt],
         start,
         bin_start,

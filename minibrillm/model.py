@@ -221,16 +221,10 @@ class BriLLM:
         """
         batch = self._continued(tokens, state)
         candidates = self._candidates(batch, candidates)
-        path = self.path(batch, state)
-        found = self.operations.compete(
-            self.parameters,
-            self.graph,
-            self.config,
-            batch,
-            path.incoming,
-            path.first,
-            candidates,
-            gradient=False,
+        ops, parameters, graph, config = self.operations, self.parameters, self.graph, self.config
+        path = ops.path_forward(parameters, graph, config, batch, state)
+        found = ops.compete(
+            parameters, graph, config, batch, path.incoming, path.first, candidates, gradient=False
         )
         return found.nll, path.final
 

@@ -82,10 +82,7 @@ def out_edges(
 
 def column_of(graph: TokenGraph, config: ModelConfig, u: int, v: Array) -> Array:
     """Column at node u in which each target of ``v`` (any shape) competes."""
-    if config.edges == "three_part":
-        return v
-    index = graph.edge(np.full_like(v, u), v)
-    return np.where(index >= 0, index - graph.indptr[u], graph.out_degree[u])
+    return v if config.edges == "three_part" else graph.column(np.asarray(u), v)
 
 
 def column_weights(graph: TokenGraph, config: ModelConfig, u: int) -> Array:
@@ -307,11 +304,11 @@ def compete(
         if candidates is None:
             column = np.broadcast_to(np.arange(len(targets)), e.shape)  # (N, C), C = K
             log_weights = np.broadcast_to(column_weights(graph, config, u), e.shape)
-            true_log_weight = _prior(graph, np.full(len(rows), u), truth[rows])
+            true_log_weight = graph.log_prior(u, truth[rows])
         else:
             chosen = candidates.reshape(n_streams * n, -1)[rows]  # (N, C)
             column = column_of(graph, config, u, chosen)
-            log_weights = _prior(graph, np.full(chosen.shape, u), chosen)
+            log_weights = graph.log_prior(u, chosen)
             true_log_weight = log_weights[:, 0]
 
         logits = e[index[:, None], column] + log_weights  # (N, C)
@@ -336,11 +333,6 @@ def compete(
         d_incoming.reshape(incoming.shape) if gradient else d_incoming[:0],
         gradients if gradient else {},
     )
-
-
-def _prior(graph: TokenGraph, u: Array, v: Array) -> Array:
-    """π(v|u) pair by pair, zero without a prior."""
-    return np.zeros(v.shape) if graph.prior is None else graph.prior.lookup(u, v)
 
 
 def energies(

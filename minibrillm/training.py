@@ -230,15 +230,13 @@ class Trainer:
         if self.run_folder is None or self._saved_step == self.step:
             return
         arrays = {f"{g}.{n}": a for g, named in self._arrays().items() for n, a in named.items()}
-        settings = {
+        settings: dict[str, Any] = {
             "config": self.config.to_json(),
             "backend": self.model.backend,
             "random_state": self.rng.bit_generator.state,
             "text_sha256": text_digest(self.train_ids, self.heldout_ids),
         }
-        save_checkpoint(
-            self.run_folder, self.model, TrainingState(self.step, arrays, dict(settings))
-        )
+        save_checkpoint(self.run_folder, self.model, TrainingState(self.step, arrays, settings))
         self._saved_step = self.step
 
     def _arrays(self) -> dict[str, Parameters]:
