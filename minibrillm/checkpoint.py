@@ -150,10 +150,15 @@ def load_model(run: Path, backend: str = "numba") -> BriLLM:
         raise UserError(f"{checkpoint}: {error}") from None
 
 
+def has_training(run: Path) -> bool:
+    """Whether a run was trained here: what is only imported has no training state."""
+    return (_find(run) / "training.json").is_file()
+
+
 def load_training(run: Path) -> TrainingState:
     """What `save_checkpoint` kept of the training; a `UserError` where there is none."""
     checkpoint = _find(run)
-    if not (checkpoint / "training.json").is_file():
+    if not has_training(checkpoint):
         raise UserError(f"{checkpoint} holds a finished model without training state; train anew")
     settings = read_json(checkpoint / "training.json")
     try:

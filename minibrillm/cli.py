@@ -324,18 +324,22 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Score a model on text it has not seen, beside n-grams on the same tokens."""
-    from minibrillm.checkpoint import load_model
+    from minibrillm.checkpoint import has_training, load_model
     from minibrillm.corpus import read_text
     from minibrillm.evaluation import evaluate as score
     from minibrillm.training import load_text
 
+    imported = not has_training(run)
+    if imported and text is None:
+        raise UserError(f"{run} was not trained here, it holds no text held out; give a TEXT")
     model = load_model(run, backend)
-    kept = load_text(run)
-    ids, content = kept["heldout"], None
+    kept = {} if imported else load_text(run)
     if text is not None:
         content = read_text(text)
         ids = model.tokenizer.encode(_known(model, content))
-    result = score(model, ids, kept["train"], content)
+    else:
+        ids, content = kept["heldout"], None
+    result = score(model, ids, kept.get("train"), content)
     _say(json.dumps(result.to_json(), indent=1) if as_json else result.table())
 
 
@@ -376,7 +380,7 @@ def generate(
 def _known(model: BriLLM, text: str) -> str:
     """The same text, with a notice if the vocabulary lacks some of its characters."""
     unknown = model.tokenizer.unknown(text)
-    if unknown:
+    if unknown and model.tokenizer.unknown_id is not None:  # else `encode` refuses the text
         shown = " ".join(repr(c) for c in unknown[:8]) + (" …" if len(unknown) > 8 else "")
         _notice(f"the model does not know {shown}; read as <unk>")
     return text
@@ -391,6 +395,77 @@ def _stream(model: BriLLM, prompt: str, n_tokens: int, **settings: Any) -> None:
         sys.stdout.write(piece)
         sys.stdout.flush()
     sys.stdout.write("\n")
+
+
+# --------------------------------------------------------------------------------- released files
+
+
+@app.command()
+def import_released(
+    models: Annotated[
+        list[Path], typer.Argument(metavar="MODEL.bin", help="Checkpoint, or all its parts.")
+    ],
+    vocab: Annotated[Path, typer.Option(help="vocab.json: the id of every token.")],
+    out: Annotated[Path, typer.Option(help="Folder of the run to make.")],
+    frequencies: Annotated[
+        Path | None,
+        typer.Option(help="word_frequency.json: pairs with count 0 have no edge of their own."),
+    ] = None,
+    edges: Annotated[
+        Path | None,
+        typer.Option(help="Or: source and target id of every private edge, a tab between."),
+    ] = None,
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="tokenizer.json, if tokens are not characters.")
+    ] = None,
+) -> None:
+    """Make a run of a checkpoint of the released code, to evaluate it and to generate text."""
+    from minibrillm.checkpoint import latest_checkpoint, save_checkpoint
+    from minibrillm.released import read_released
+
+    if latest_checkpoint(out) is not None or (out / "text.safetensors").exists():
+        raise UserError(f"{out} already holds a run; choose another folder")
+    model = read_released(
+        models, vocab, frequencies=frequencies, edges=edges, tokenizer=tokenizer, backend="numpy"
+    )
+    save_checkpoint(out, model)
+    _say(
+        f"{model.graph.n_nodes:,} nodes, {model.graph.n_edges:,} private edges, "
+        f"d = {model.config.d_node}: {model.n_parameters:,} parameters"
+    )
+    _say(f"saved in {out}; go on with: minibrillm generate {out} --prompt TEXT")
+
+
+@app.command()
+def export_released(
+    run: Annotated[Path, typer.Argument(help="Folder of a run with the preset released.")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL.bin", help="Checkpoint to write.")],
+    vocab: Annotated[Path, typer.Option(help="vocab.json to write: the id of every token.")],
+    frequencies: Annotated[
+        Path | None,
+        typer.Option(help="word_frequency.json to write: says which pairs share an edge."),
+    ] = None,
+    edges: Annotated[
+        Path | None, typer.Option(help="The same, shorter: ids of every private edge.")
+    ] = None,
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="tokenizer.json to write, if tokens are not characters.")
+    ] = None,
+) -> None:
+    """Write a run for the released code: a checkpoint, and the files that go with it."""
+    from minibrillm.checkpoint import load_model
+    from minibrillm.released import write_released
+    from minibrillm.tokenizer import BPETokenizer
+
+    source = load_model(run, "numpy")
+    write_released(
+        source, model, vocabulary=vocab, frequencies=frequencies, edges=edges, tokenizer=tokenizer
+    )
+    if frequencies is None and edges is None and source.graph.n_edges < source.graph.n_nodes**2:
+        _notice(f"{model} does not say which pair has which edge; --frequencies or --edges does")
+    if tokenizer is None and isinstance(source.tokenizer, BPETokenizer):
+        _notice(f"{vocab} does not say how text becomes tokens; --tokenizer does")
+    _say(f"wrote {', '.join(str(p) for p in (model, vocab, frequencies, edges, tokenizer) if p)}")
 
 
 # ------------------------------------------------------------------------------------ parity, info
@@ -471,6 +546,59 @@ def info(as_json: AsJson = False) -> None:
         return
     for name, value in facts.items():
         _say(f"{name:>16}  {value}")
+
+
+# ------------------------------------------------------------------------------------------ bench
+
+
+@app.command()
+def bench(
+    quick: Annotated[bool, typer.Option("--quick", help="Smaller sizes: under a minute.")] = False,
+    section: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="limit, training, generation, growth, memory or start; again for more (all)."
+        ),
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write all figures to this file, one JSON object.")
+    ] = None,
+    text: Annotated[
+        Path | None, typer.Option(help="UTF-8 text of letters (default: a made-up one).")
+    ] = None,
+    chinese: Annotated[
+        Path | None, typer.Option(help="UTF-8 text in Chinese (default: a made-up one).")
+    ] = None,
+) -> None:
+    """Measure speed and memory: against the machine's limits, against PyTorch, against size."""
+    from minibrillm import benchmark
+
+    names = benchmark.check_sections(section or [])
+    sizes = benchmark.QUICK if quick else benchmark.FULL
+
+    def note(line: str) -> None:
+        if sys.stderr.isatty():
+            _notice(line)
+
+    setting = benchmark.Bench(sizes, text, chinese, note)
+    figures: dict[str, Any] = {**benchmark.machine(), **setting.facts, "quick": quick}
+    _write_figures(json_file, figures)  # a file that cannot be written is refused at once
+    for name, value in figures.items():
+        _say(f"{name.replace('_', ' '):>13}  {value}")
+    _say("medians, and quartiles in brackets; what is compared was timed in turns")
+    for name in names:
+        found = benchmark.SECTIONS[name](setting)
+        figures |= found.figures
+        _write_figures(json_file, benchmark.complete(figures))
+        _say(f"\n{found.table()}")
+
+
+def _write_figures(path: Path | None, figures: dict[str, Any]) -> None:
+    if path is not None:
+        try:
+            path.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {error.strerror}; choose another") from None
 
 
 # ------------------------------------------------------------------------------------------- entry

@@ -136,8 +136,9 @@ def evaluate(
     scored = model.tokenizer.decode(ids[1:])
     n, characters, size = len(ids) - 1, len(scored), len(scored.encode("utf-8"))
     size_known = size if missing == 0 else None
-    if missing and text is not None:  # an unknown character is one token, so the first one too
-        size_known = len(text[1:].encode("utf-8"))
+    if missing and text is not None:  # an unknown token is not the text that was read
+        scored = text[len(model.tokenizer.decode(ids[:1])) :]
+        characters, size_known = len(scored), len(scored.encode("utf-8"))
 
     def score(name: str, nats: float) -> Score:
         bits = nats * n / math.log(2)

@@ -1,9 +1,16 @@
-"""Small models that several test files share."""
+"""Small models and the runner of commands that several test files share."""
 
 from __future__ import annotations
 
-import numpy as np
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
+import pytest
+
+from minibrillm import cli
 from minibrillm.config import ModelConfig
 from minibrillm.graph import TokenGraph
 from minibrillm.model import BriLLM
@@ -56,3 +63,45 @@ def random_model(
         for name, shape in config.shapes(n_nodes, graph.n_edges).items()
     }
     return BriLLM(config, tokenizer, graph, parameters, backend)
+
+
+class Result(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Result]
+
+
+@pytest.fixture
+def minibrillm(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Command:
+    """Run a command in this process, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def command(*arguments: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["minibrillm", *map(str, arguments)])
+        capsys.readouterr()
+        code: object = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = end.code or 0
+        out, err = capsys.readouterr()
+        assert isinstance(code, int)
+        return Result(code, out, err)
+
+    return command
+
+
+def is_refused(result: Result, *said: str) -> None:
+    """Exit code 2, nothing on stdout, and one line that says what is wrong."""
+    assert result.code == 2, result
+    assert result.out == ""
+    assert result.err.startswith("error: "), result.err
+    assert result.err.count("\n") == 1, result.err
+    assert result.err.endswith("\n")
+    for part in said:
+        assert part in result.err

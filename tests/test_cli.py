@@ -11,12 +11,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
+from conftest import Command, Result, is_refused
 from safetensors.numpy import load_file, save_file
 
 from minibrillm import __version__, cli
@@ -26,37 +25,6 @@ ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = sorted((ROOT / "tests" / "golden").glob("*.npz"))
 TEXT = "我爱妈妈。妈妈爱我。\nthe cat sat on the mat. a dog ran.\n" * 12
 FEW = ("--d-node", 4, "--batch-size", 4, "--sequence-length", 8)
-
-
-class Result(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Command = Callable[..., Result]
-
-
-@pytest.fixture
-def minibrillm(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Command:
-    """Run a command in this process, in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-
-    def command(*arguments: object) -> Result:
-        monkeypatch.setattr(sys, "argv", ["minibrillm", *map(str, arguments)])
-        capsys.readouterr()
-        code: object = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code or 0
-        out, err = capsys.readouterr()
-        assert isinstance(code, int)
-        return Result(code, out, err)
-
-    return command
 
 
 @pytest.fixture(scope="session")
@@ -88,17 +56,6 @@ def newest(run: Path) -> Path:
     found = latest_checkpoint(run)
     assert found is not None
     return found
-
-
-def is_refused(result: Result, *said: str) -> None:
-    """Exit code 2, nothing on stdout, and one line that says what is wrong."""
-    assert result.code == 2, result
-    assert result.out == ""
-    assert result.err.startswith("error: "), result.err
-    assert result.err.count("\n") == 1, result.err
-    assert result.err.endswith("\n")
-    for part in said:
-        assert part in result.err
 
 
 # train, evaluate, generate

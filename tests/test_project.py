@@ -12,7 +12,7 @@ import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import pytest
 import yaml
@@ -38,6 +38,7 @@ IMPORT_ORDER = (
     "checkpoint",
     "evaluation",
     "training",
+    "released",
     "inspection",
     "plotting",
     "widgets",
@@ -47,6 +48,7 @@ IMPORT_ORDER = (
     "cli",
 )
 DRAWING_MODULES = {"plotting", "widgets"}
+TORCH_MODULES = {"rivals", "released"}
 DRAWING_LIBRARIES = {"matplotlib", "mpl_toolkits", "ipywidgets", "anywidget", "zhplot"}
 
 
@@ -427,7 +429,7 @@ def allowed_imports(module: str) -> set[str]:
         return {"errors", *order}
     if module == "__init__":
         # It runs whatever part is imported, so it must not draw, need torch or know the command.
-        return {"errors", *order} - DRAWING_MODULES - {"rivals", "benchmark", "cli"}
+        return {"errors", *order} - DRAWING_MODULES - TORCH_MODULES - {"benchmark", "cli"}
     if module in {"reference", "kernels"}:
         return {"errors", "functional"}
     return {"errors", *order[: order.index(module)]}
@@ -451,8 +453,8 @@ def import_violations(module: str, source: str, package: str = "minibrillm") -> 
             wrong.append(f"{module} imports {name}: {why}")
         elif top in DRAWING_LIBRARIES and module not in DRAWING_MODULES:
             wrong.append(f"{module} imports {name}: only {sorted(DRAWING_MODULES)} draw")
-        elif top == "torch" and module != "rivals":
-            wrong.append(f"{module} imports {name}: only rivals knows torch")
+        elif top == "torch" and module not in TORCH_MODULES:
+            wrong.append(f"{module} imports {name}: only {sorted(TORCH_MODULES)} know torch")
     return wrong
 
 
@@ -499,6 +501,8 @@ def test_imports_go_one_way(path: Path) -> None:
         ("__init__", "from minibrillm.cli import main"),
         ("__init__", "from minibrillm.plotting import draw"),
         ("__init__", "from minibrillm.rivals import GPT"),
+        ("__init__", "from minibrillm.released import read_released"),
+        ("training", "from minibrillm.released import read_released"),
         ("novelty", "import numpy"),
     ],
 )
@@ -519,6 +523,7 @@ def test_import_rule_can_fail(module: str, source: str) -> None:
         ("plotting", "import matplotlib\nimport zhplot"),
         ("widgets", "import anywidget\nfrom minibrillm.plotting import draw"),
         ("rivals", "def f():\n    import torch"),
+        ("released", "def f():\n    import torch"),
         ("cli", "from minibrillm import __version__\nfrom minibrillm.benchmark import run"),
         ("cli", "import minibrillm\nprint(minibrillm.__version__)"),
         ("__main__", "from minibrillm.cli import main"),
@@ -542,10 +547,14 @@ _GENERATORS = {"Generator", "default_rng", "SeedSequence", "BitGenerator", "MT19
 _GENERATORS |= {"PCG64", "PCG64DXSM", "Philox", "SFC64"}
 
 
-def unsafe_uses(source: str) -> list[str]:
-    """Pickle in any form, and random numbers that do not come from a Generator passed in."""
+def unsafe_uses(source: str, module: str = "") -> list[str]:
+    """Pickle in any form, and random numbers that do not come from a Generator passed in.
+
+    Only `released` may use PyTorch's files, and read nothing but tensors from them.
+    """
     tree = ast.parse(source)
     wrong = []
+    tensors_only = {id(c.func) for c in ast.walk(tree) if _loads_tensors_only(c)}
     full_name: dict[str, str] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -570,16 +579,44 @@ def unsafe_uses(source: str) -> list[str]:
             drawn = re.fullmatch(r"numpy\.random\.(\w+)", name)
             if drawn and drawn[1] not in _GENERATORS:
                 wrong.append(f"line {node.lineno}: {name} keeps global state")
-            if name in {"torch.load", "torch.save"}:
+            tensors = name == "torch.save" or id(node) in tensors_only
+            if name in {"torch.load", "torch.save"} and not (module == "released" and tensors):
                 wrong.append(f"line {node.lineno}: {name} is pickle")
         elif isinstance(node, ast.keyword) and node.arg == "allow_pickle" and _is_set(node.value):
             wrong.append(f"line {node.value.lineno}: allow_pickle")
     return wrong
 
 
+def _loads_tensors_only(call: ast.AST) -> TypeGuard[ast.Call]:
+    """Whether this is a call with ``weights_only=True``."""
+    return isinstance(call, ast.Call) and any(
+        k.arg == "weights_only" and isinstance(k.value, ast.Constant) and k.value.value is True
+        for k in call.keywords
+    )
+
+
 @pytest.mark.parametrize("path", package_modules(), ids=label)
 def test_no_pickle_and_no_global_random_state(path: Path) -> None:
-    assert unsafe_uses(source_of(path)) == []
+    assert unsafe_uses(source_of(path), module_name(path)) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "call", "allowed"),
+    [
+        ("released", "torch.load(p, weights_only=True)", True),
+        ("released", "torch.load(p, mmap=True, weights_only=True)", True),
+        ("released", "torch.save(tensors, p)", True),
+        ("released", "torch.load(p)", False),
+        ("released", "torch.load(p, weights_only=False)", False),
+        ("released", "torch.load(p, weights_only=safe)", False),
+        ("released", "f(torch.load, weights_only=True)", False),
+        ("rivals", "torch.load(p, weights_only=True)", False),
+        ("rivals", "torch.save(tensors, p)", False),
+        ("training", "torch.load(p, weights_only=True)", False),
+    ],
+)
+def test_only_released_reads_tensors(module: str, call: str, allowed: bool) -> None:
+    assert (unsafe_uses(f"import torch\n{call}", module) == []) == allowed
 
 
 @pytest.mark.parametrize(
