@@ -271,8 +271,9 @@ def group_by(labels: Array) -> Groups:
     """Group the flat positions of ``labels`` (any shape, integers) by value; order is stable."""
     flat = labels.ravel()
     # A radix sort serves 16-bit integers: several times faster, the same result.
-    small = flat.size > 0 and flat.min() >= 0 and flat.max() < 2**16
-    order = np.argsort(flat.astype(np.uint16) if small else flat, kind="stable")
+    least = flat.min() if flat.size else 0
+    small = flat.size > 0 and flat.max() - least < 2**16
+    order = np.argsort((flat - least).astype(np.uint16) if small else flat, kind="stable")
     ordered = flat[order]
     start = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
     label = ordered[start]

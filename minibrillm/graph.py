@@ -11,7 +11,7 @@ import numpy as np
 
 from minibrillm.errors import UserError
 from minibrillm.functional import logsumexp
-from minibrillm.ngram import BigramPrior
+from minibrillm.ngram import BigramPrior, PairIndex
 
 if TYPE_CHECKING:
     import networkx
@@ -114,8 +114,8 @@ class TokenGraph:
         return np.repeat(np.arange(self.n_nodes), np.diff(self.indptr))
 
     @cached_property
-    def _keys(self) -> Array:
-        return self.sources * self.n_nodes + self.targets
+    def _index(self) -> PairIndex:
+        return PairIndex(self.indptr, self.targets)
 
     def edge(self, sources: Array, targets: Array) -> Array:
         """Index of the private edge u→v of every pair, -1 where it has none (or v is negative).
@@ -128,12 +128,7 @@ class TokenGraph:
         -------
         int64 array of that shape
         """
-        wanted = np.asarray(sources, np.int64) * self.n_nodes + targets
-        if self.n_edges == 0:
-            return np.full(wanted.shape, -1)
-        index = np.minimum(np.searchsorted(self._keys, wanted), self.n_edges - 1)
-        found = (self._keys[index] == wanted) & (np.asarray(targets) >= 0)
-        return np.where(found, index, -1)
+        return self._index.find(sources, targets)
 
     def column(self, sources: Array, targets: Array) -> Array:
         """Place of each target among its source's private edges; the class of all others is last.

@@ -3,12 +3,18 @@
 What differs is the order of the work, never the result (float32 to 1e-4, float64 to 1e-10):
 
 * The path pass runs in parallel over sequences.
-* The competition runs in parallel over *bins* of source nodes. The edges that leave a source are
-  packed side by side into one matrix (d, K d), so that one matrix product answers for a whole
-  tile of positions; activation, derivative and energy are found in one sweep while the tile is
-  in cache.
+* The competition of a small vocabulary runs in parallel over *bins* of source nodes: the edges
+  that leave a source are composed once, then serve all positions at that source.
+* The competition of a large vocabulary runs in parallel over bins of *targets*: the parts of an
+  edge stay apart, and the pre-activations are computed twice rather than kept.
+* Matrix products are made of one small tile whose sums stay in registers (`_add_product`), and
+  work on edges where they lie, (K, d, d); activation, derivative and energy are found in one
+  sweep while a block of pre-activations is in cache.
 * The number of bins is fixed and every bin adds up in a fixed order: the same bits come out
   whatever the number of threads.
+
+All kernels stand in this one file because Numba's cache of compiled code looks at the file of
+the function that is called, not at those of the functions it calls in turn.
 """
 
 from __future__ import annotations
@@ -22,9 +28,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numba
 import numpy as np
+from llvmlite import ir
 from numba import prange, types
-from numba.extending import overload
-from threadpoolctl import ThreadpoolController
+from numba.core import cgutils
+from numba.core.codegen import get_host_cpu_features
+from numba.extending import intrinsic, overload
 
 from minibrillm.functional import (
     Competition,
@@ -48,8 +56,6 @@ Parameters = Mapping[str, Array]
 # Sums may be re-ordered and fused so that loops vectorise; NaN and infinity keep their meaning.
 _FLAGS = {"contract", "reassoc", "nsz"}
 _BINS = 8  # fixed: results must not depend on the number of threads
-_TILE = 1 << 17  # pre-activations in one tile of positions, to stay in a core's L2 cache
-_MIN_ROWS, _MAX_ROWS = 16, 256  # positions in a tile: a matrix product needs some to be fast
 
 
 def _jit(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -72,27 +78,13 @@ def cache_folder() -> str:
 
 # ------------------------------------------------------------------------- one caller at a time
 
-_LOCK = threading.RLock()
-_BLAS: list[ThreadpoolController] = []
-
-
-@contextmanager
-def _alone() -> Iterator[None]:
-    """Hold the lock (two Python threads in a parallel kernel abort under Numba's workqueue layer)
-    and keep BLAS at one thread (the kernels bring their own)."""
-    with _LOCK:
-        if not _BLAS:
-            import scipy.linalg.cython_blas  # noqa: F401  # the BLAS that np.dot calls in a kernel
-
-            _BLAS.append(ThreadpoolController())
-        with _BLAS[0].limit(limits=1, user_api="blas"):
-            yield
+_LOCK = threading.RLock()  # two Python threads in a parallel kernel abort under workqueue
 
 
 def _serial(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        with _alone():
+        with _LOCK:
             return function(*args, **kwargs)
 
     return wrapper
@@ -102,9 +94,12 @@ def _serial(function: Callable[..., Any]) -> Callable[..., Any]:
 
 _F = np.float32
 _TINY = _F(1e-30)
-_LOG2E, _LN2_HIGH, _LN2_LOW = _F(1.44269504), _F(0.693359375), _F(-2.12194440e-4)
-_HALF, _ONE, _EXP_FLOOR = _F(0.5), _F(1.0), _F(-87.0)
-_E2, _E3, _E4, _E5, _E6 = _F(0.5), _F(1 / 6), _F(1 / 24), _F(1 / 120), _F(1 / 720)
+_HALF, _ONE = _F(0.5), _F(1.0)
+# 2^f for |f| ≤ ½, interpolated at Chebyshev's points; relative error below 1.1e-7.
+_B0, _B1, _B2 = _F(1.0000001192092896), _F(0.6931471824645996), _F(0.2402210682630539)
+_B3, _B4, _B5 = _F(0.05550327152013779), _F(0.009676037356257439), _F(0.0013400432653725147)
+_LEAST_POWER = _F(-126.0)
+_LOG2E, _HALF_LOG2E = _F(math.log2(math.e)), _F(0.5 * math.log2(math.e))
 # Abramowitz & Stegun 7.1.26 for erf(x), |error| < 1.5e-7; x = |h| / √2.
 _T = _F(0.3275911 / math.sqrt(2))
 _A1, _A2, _A3 = _F(0.254829592 / 2), _F(-0.284496736 / 2), _F(1.421413741 / 2)
@@ -114,8 +109,18 @@ _DENSITY32 = _F(_DENSITY)
 _SQRT_HALF = math.sqrt(0.5)
 
 
+@_jit(fastmath=_FLAGS, inline="always")
+def _power_of_two(x: Any) -> Any:
+    """2^x in float32 without a branch, so that loops over it vectorise; 2^-126 at least."""
+    x = max(x, _LEAST_POWER)
+    whole = np.floor(x + _HALF)
+    f = x - whole
+    p = _B0 + f * (_B1 + f * (_B2 + f * (_B3 + f * (_B4 + f * _B5))))
+    return p * np.int32((np.int32(whole) + np.int32(127)) << np.int32(23)).view(np.float32)
+
+
 def _exp(x: Any) -> Any:
-    """e^x for x ≤ 0; in float32 without a branch, so that loops over it vectorise."""
+    """e^x for x ≤ 0."""
     return math.exp(x)  # without the compiler; compiled, the overload below takes its place
 
 
@@ -129,11 +134,7 @@ def _exp_overload(x: Any) -> Any:
     if x == types.float32:
 
         def single(x: Any) -> Any:
-            x = max(x, _EXP_FLOOR)
-            k = np.float32(math.floor(x * _LOG2E + _HALF))
-            f = x - k * _LN2_HIGH - k * _LN2_LOW
-            p = _ONE + f * (_ONE + f * (_E2 + f * (_E3 + f * (_E4 + f * (_E5 + f * _E6)))))
-            return p * np.int32((np.int32(k) + np.int32(127)) << np.int32(23)).view(np.float32)
+            return _power_of_two(x * _LOG2E)
 
         return single
 
@@ -149,7 +150,7 @@ def _cdf_pdf_overload(h: Any) -> Any:
 
         def single(h: Any) -> Any:
             x = abs(h)
-            e = _exp(-_HALF * x * x)
+            e = _power_of_two(-_HALF_LOG2E * x * x)
             t = _ONE / (_ONE + _T * x)
             tail = e * t * (_A1 + t * (_A2 + t * (_A3 + t * (_A4 + t * _A5))))
             cdf = tail if h < np.float32(0) else _ONE - tail
@@ -173,11 +174,551 @@ def gelu_sweep(h: Array, gelu: Array, product: Array) -> None:
         product[j] = y * (cdf + h[j] * pdf)
 
 
+# ------------------------------------------------------------------------------ matrix products
+#
+# NumPy's and Numba's way to a matrix product is BLAS. Here the matrices are many and small, d × d,
+# and what is done to the product at once (activation, energy) matters as much as the product. So
+# one tile is written in LLVM's own vectors, which fit whatever registers the machine has.
+
+_VECTOR_BYTES = next(
+    (n for n, f in ((64, "+avx512f"), (32, "+avx")) if f in get_host_cpu_features().split(",")), 16
+)
+# Rows of a tile two vectors wide: as many sums as registers hold (AVX has but 16 of them).
+_ROWS = 6 if _VECTOR_BYTES == 32 else 8
+_CHAINS = 4  # sums side by side for a single row, which would else wait for each addition
+
+
+def _lanes(array: Any) -> int:
+    """How many elements of this precision fill one vector."""
+    return _VECTOR_BYTES // array.itemsize
+
+
+@overload(_lanes)
+def _lanes_overload(array: Any) -> Any:
+    lanes = _VECTOR_BYTES * 8 // array.dtype.bitwidth
+
+    def constant(array: Any) -> int:
+        return lanes
+
+    return constant
+
+
+class _Emitter:
+    """LLVM instructions on vectors of one precision, addresses counted in elements."""
+
+    def __init__(self, context: Any, builder: Any, dtype: Any) -> None:
+        self.context, self.builder = context, builder
+        self.bytes = dtype.bitwidth // 8
+        self.lanes = _VECTOR_BYTES // self.bytes
+        self.scalar = context.get_value_type(dtype)
+        self.vector = ir.VectorType(self.scalar, self.lanes)
+        self.suffix = f"v{self.lanes}f{dtype.bitwidth}"
+
+    def count(self, n: int) -> Any:
+        return self.context.get_constant(types.intp, n)
+
+    def at(self, pointer: Any, *offsets: Any) -> Any:
+        for offset in offsets:
+            pointer = self.builder.gep(pointer, [offset])
+        return pointer
+
+    def data(self, array_type: Any, array: Any) -> Any:
+        return self.context.make_array(array_type)(self.context, self.builder, array).data
+
+    def place(self, array_type: Any, array: Any, place: Any) -> tuple[Any, Any, Any]:
+        first, one, two = cgutils.unpack_tuple(self.builder, place)
+        return self.at(self.data(array_type, array), first), one, two
+
+    def _cast(self, pointer: Any) -> Any:
+        return self.builder.bitcast(pointer, self.vector.as_pointer())
+
+    def load(self, pointer: Any) -> Any:
+        return self.builder.load(self._cast(pointer), align=self.bytes)
+
+    def store(self, value: Any, pointer: Any) -> None:
+        self.builder.store(value, self._cast(pointer), align=self.bytes)
+
+    def splat(self, x: Any) -> Any:
+        undefined = ir.Constant(self.vector, ir.Undefined)
+        first = self.builder.insert_element(undefined, x, ir.Constant(ir.IntType(32), 0))
+        mask = ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), [0] * self.lanes)
+        return self.builder.shuffle_vector(first, undefined, mask)
+
+    def sum_variable(self) -> Any:
+        """A variable that starts at zero; LLVM keeps it in a register."""
+        variable = cgutils.alloca_once(self.builder, self.vector)
+        self.builder.store(ir.Constant(self.vector, [0.0] * self.lanes), variable)
+        return variable
+
+    def multiply_add(self, x: Any, y: Any, total: Any) -> None:
+        name, kind = f"llvm.fmuladd.{self.suffix}", ir.FunctionType(self.vector, [self.vector] * 3)
+        function = cgutils.get_or_insert_function(self.builder.module, kind, name)
+        value = self.builder.call(function, [x, y, self.builder.load(total)])
+        self.builder.store(value, total)
+
+    @contextmanager
+    def each(self, n: Any, step: int) -> Iterator[Any]:
+        """A loop over 0, step, 2 step … below n."""
+        with cgutils.for_range_slice(
+            self.builder, self.count(0), n, self.count(step), inc=True
+        ) as (index, _):
+            yield index
+
+    def square_root(self, x: Any) -> Any:
+        kind = ir.FunctionType(self.vector, [self.vector])
+        name = f"llvm.sqrt.{self.suffix}"
+        return self.builder.call(
+            cgutils.get_or_insert_function(self.builder.module, kind, name), [x]
+        )
+
+    def lane_sums(self, vectors: list[Any]) -> Any:
+        """One vector whose lane i is the sum of all lanes of vector i, of as many as it has lanes.
+
+        Round by round two vectors become one: the two halves of every part are added, and parts of
+        both vectors stand side by side, half as long.
+        """
+        length = self.lanes
+        while length > 1:
+            length //= 2
+            first = [i for i in range(2 * self.lanes) if i % (2 * length) < length]
+            halves = [first, [i + length for i in first]]
+            masks = [
+                ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), half) for half in halves
+            ]
+            vectors = [
+                self.builder.fadd(*(self.builder.shuffle_vector(x, y, mask) for mask in masks))
+                for x, y in zip(vectors[::2], vectors[1::2], strict=True)
+            ]
+        return vectors[0]
+
+    def across(self, vector: Any) -> Any:
+        """The sum of a vector's elements."""
+        name = f"llvm.vector.reduce.fadd.{self.suffix}"
+        kind = ir.FunctionType(self.scalar, [self.scalar, self.vector])
+        function = cgutils.get_or_insert_function(self.builder.module, kind, name)
+        zero = ir.Constant(self.scalar, 0.0)
+        return self.builder.call(function, [zero, vector], fastmath=("reassoc",))
+
+
+def _make_tile(rows: int, vectors: int, chains: int) -> Callable[..., None]:
+    """A product of ``rows`` rows and ``vectors`` vectors of columns, all sums in registers.
+
+    The arguments are those of `_add_product`.
+    """
+
+    def run(c: Any, c_place: Any, a: Any, a_place: Any, b: Any, b_place: Any, depth: Any) -> None:
+        (c_at, c_row, c_vec), (a_at, a_row, a_step), (b_at, b_row, b_vec) = (
+            c_place,
+            a_place,
+            b_place,
+        )
+        lanes, size = _lanes(c), c.itemsize
+        for r in range(rows):
+            left = a[a_at + r * a_row :: a_step][:depth]
+            for v in range(vectors):
+                start = b[b_at + v * b_vec :]
+                right = np.lib.stride_tricks.as_strided(start, (depth, lanes), (b_row * size, size))
+                at = c_at + r * c_row + v * c_vec
+                c[at : at + lanes] += left @ right
+
+    @intrinsic
+    def compiled(
+        typing: Any, c: Any, c_place: Any, a: Any, a_place: Any, b: Any, b_place: Any, depth: Any
+    ) -> Any:
+        place = types.UniTuple(types.intp, 3)
+        signature = types.void(c, place, a, place, b, place, types.intp)
+
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            emit = _Emitter(context, builder, signature.args[0].dtype)
+            count, depth = emit.count, args[6]
+            (out, c_row, c_vec), (left, a_row, a_step), (right, b_row, b_vec) = (
+                emit.place(signature.args[i], args[i], args[i + 1]) for i in (0, 2, 4)
+            )
+            row_of = [builder.mul(a_row, count(r)) for r in range(rows)]
+            vec_of = [builder.mul(b_vec, count(v)) for v in range(vectors)]
+            tile = [(r, v) for r in range(rows) for v in range(vectors)]
+            total = [{rv: emit.sum_variable() for rv in tile} for _ in range(chains)]
+
+            def step(k: Any, sums: dict[tuple[int, int], Any]) -> None:
+                line = emit.at(right, builder.mul(b_row, k))
+                columns = [emit.load(emit.at(line, at)) for at in vec_of]
+                column = emit.at(left, builder.mul(a_step, k))
+                for r in range(rows):
+                    x = emit.splat(builder.load(emit.at(column, row_of[r])))
+                    for v in range(vectors):
+                        emit.multiply_add(x, columns[v], sums[r, v])
+
+            whole = builder.sdiv(depth, count(chains))
+            with cgutils.for_range(builder, whole) as loop:
+                first = builder.mul(loop.index, count(chains))
+                for chain in range(chains):
+                    step(builder.add(first, count(chain)), total[chain])
+            if chains > 1:
+                start = builder.mul(whole, count(chains))
+                with cgutils.for_range(builder, builder.sub(depth, start)) as loop:
+                    step(builder.add(start, loop.index), total[0])
+            for r, v in tile:
+                sums = [builder.load(total[chain][r, v]) for chain in range(chains)]
+                while len(sums) > 1:
+                    sums = [*map(builder.fadd, sums[::2], sums[1::2])]
+                at = emit.at(out, builder.mul(c_row, count(r)), builder.mul(c_vec, count(v)))
+                emit.store(builder.fadd(emit.load(at), sums[0]), at)
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    @overload(run)
+    def run_overload(
+        c: Any, c_place: Any, a: Any, a_place: Any, b: Any, b_place: Any, depth: Any
+    ) -> Any:
+        def call(
+            c: Any, c_place: Any, a: Any, a_place: Any, b: Any, b_place: Any, depth: Any
+        ) -> None:
+            compiled(c, c_place, a, a_place, b, b_place, depth)
+
+        return call
+
+    return run
+
+
+_tile = _make_tile(_ROWS, 2, 1)
+_narrow_tile = _make_tile(_ROWS, 1, 1)
+_row = _make_tile(1, 2, _CHAINS)
+_narrow_row = _make_tile(1, 1, _CHAINS)
+
+
+@_jit()
+def _add_product(
+    c: Array,
+    c_place: tuple[int, int, int],
+    a: Array,
+    a_place: tuple[int, int, int],
+    b: Array,
+    b_place: tuple[int, int, int],
+    rows: int,
+    vectors: int,
+    depth: int,
+) -> None:
+    """c += a b: ``rows`` × ``vectors`` whole vectors, summed over ``depth``.
+
+    The arrays are flat. A place is where the first element lies and how far apart, in elements,
+    c: rows and vectors, a: rows and columns, b: rows and vectors are.
+    """
+    (c_at, c_row, c_vec), (a_at, a_row, a_step), (b_at, b_row, b_vec) = c_place, a_place, b_place
+    for v in range(0, vectors - 1, 2):
+        cv, bv = c_at + v * c_vec, (b_at + v * b_vec, b_row, b_vec)
+        for r in range(0, rows - _ROWS + 1, _ROWS):
+            _tile(
+                c,
+                (cv + r * c_row, c_row, c_vec),
+                a,
+                (a_at + r * a_row, a_row, a_step),
+                b,
+                bv,
+                depth,
+            )
+        for r in range(rows - rows % _ROWS, rows):
+            _row(
+                c,
+                (cv + r * c_row, c_row, c_vec),
+                a,
+                (a_at + r * a_row, a_row, a_step),
+                b,
+                bv,
+                depth,
+            )
+    if vectors % 2:
+        v = vectors - 1
+        cv, bv = c_at + v * c_vec, (b_at + v * b_vec, b_row, b_vec)
+        for r in range(0, rows - _ROWS + 1, _ROWS):
+            _narrow_tile(
+                c,
+                (cv + r * c_row, c_row, c_vec),
+                a,
+                (a_at + r * a_row, a_row, a_step),
+                b,
+                bv,
+                depth,
+            )
+        for r in range(rows - rows % _ROWS, rows):
+            _narrow_row(
+                c,
+                (cv + r * c_row, c_row, c_vec),
+                a,
+                (a_at + r * a_row, a_row, a_step),
+                b,
+                bv,
+                depth,
+            )
+
+
+def _dot(x: Any, x_at: Any, y: Any, y_at: Any, n: Any) -> Any:
+    """Σ x y over ``n`` elements of each flat array, a whole number of vectors."""
+    return (x[x_at : x_at + n] * y[y_at : y_at + n]).sum()
+
+
+@intrinsic
+def _dot_compiled(typing: Any, x: Any, x_at: Any, y: Any, y_at: Any, n: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        emit = _Emitter(context, builder, signature.args[0].dtype)
+        left, right = (emit.at(emit.data(signature.args[i], args[i]), args[i + 1]) for i in (0, 2))
+        total = emit.sum_variable()
+        with emit.each(args[4], emit.lanes) as at:
+            emit.multiply_add(emit.load(emit.at(left, at)), emit.load(emit.at(right, at)), total)
+        return emit.across(builder.load(total))
+
+    return x.dtype(x, types.intp, y, types.intp, types.intp), generate
+
+
+@overload(_dot)
+def _dot_overload(x: Any, x_at: Any, y: Any, y_at: Any, n: Any) -> Any:
+    def call(x: Any, x_at: Any, y: Any, y_at: Any, n: Any) -> Any:
+        return _dot_compiled(x, x_at, y, y_at, n)
+
+    return call
+
+
+# K segments of d elements, side by side in h: one short loop each, which a compiler that does not
+# know d makes slow. So these three, too, are written in vectors.
+
+
+def _make_segments(
+    numpy: Callable[[Array, Array], None], body: Callable[[_Emitter, Any, Any, Any, Any], None]
+) -> Callable[..., None]:
+    """An operation on h (K, d) and x, which is flat and starts at ``x_at``.
+
+    ``numpy`` says what is done; ``body`` emits it for one vector of every segment, given the
+    pointers to that vector in the first segment and in x, K, and d.
+    """
+
+    def run(h: Any, h_at: Any, x: Any, x_at: Any, k: Any, d: Any) -> None:
+        numpy(h[h_at : h_at + k * d].reshape(k, d), x[x_at:])
+
+    @intrinsic
+    def compiled(typing: Any, h: Any, h_at: Any, x: Any, x_at: Any, k: Any, d: Any) -> Any:
+        n = types.intp
+
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            emit = _Emitter(context, builder, signature.args[0].dtype)
+            segments, x = (
+                emit.at(emit.data(signature.args[i], args[i]), args[i + 1]) for i in (0, 2)
+            )
+            with emit.each(args[5], emit.lanes) as part:
+                emit.part = part
+                body(emit, emit.at(segments, part), x, args[4], args[5])
+            return context.get_dummy_value()
+
+        return types.void(h, n, x, n, n, n), generate
+
+    @overload(run)
+    def run_overload(h: Any, h_at: Any, x: Any, x_at: Any, k: Any, d: Any) -> Any:
+        def call(h: Any, h_at: Any, x: Any, x_at: Any, k: Any, d: Any) -> None:
+            compiled(h, h_at, x, x_at, k, d)
+
+        return call
+
+    return run
+
+
+def _emit_add(emit: _Emitter, h: Any, x: Any, k: Any, d: Any) -> None:
+    common = emit.load(emit.at(x, emit.part))
+    with emit.each(k, 1) as segment:
+        at = emit.at(h, emit.builder.mul(segment, d))
+        emit.store(emit.builder.fadd(emit.load(at), common), at)
+
+
+def _emit_sum(emit: _Emitter, h: Any, x: Any, k: Any, d: Any) -> None:
+    target, total = emit.at(x, emit.part), emit.sum_variable()
+    emit.builder.store(emit.load(target), total)
+    with emit.each(k, 1) as segment:
+        value = emit.load(emit.at(h, emit.builder.mul(segment, d)))
+        emit.builder.store(emit.builder.fadd(emit.builder.load(total), value), total)
+    emit.store(emit.builder.load(total), target)
+
+
+def _emit_scale(emit: _Emitter, h: Any, x: Any, k: Any, d: Any) -> None:
+    with emit.each(k, 1) as segment:
+        at = emit.at(h, emit.builder.mul(segment, d))
+        factor = emit.splat(emit.builder.load(emit.at(x, segment)))
+        emit.store(emit.builder.fmul(emit.load(at), factor), at)
+
+
+def _numpy_add(h: Array, x: Array) -> None:
+    h += x[: h.shape[1]]
+
+
+def _numpy_sum(h: Array, x: Array) -> None:
+    x[: h.shape[1]] += h.sum(axis=0)
+
+
+def _numpy_scale(h: Array, x: Array) -> None:
+    h *= x[: h.shape[0], None]
+
+
+_add_to_segments = _make_segments(_numpy_add, _emit_add)  # h_k += x (d,)
+_add_up_segments = _make_segments(_numpy_sum, _emit_sum)  # x (d,) += Σ h_k
+_scale_segments = _make_segments(_numpy_scale, _emit_scale)  # h_k *= x_k (K,)
+
+
+def _norms(h: Any, k: Any, d: Any, e: Any) -> None:
+    """e_k = ‖h_k‖, for flat arrays h (K d) and e (K,)."""
+    e[:k] = np.sqrt((h[: k * d].reshape(k, d) ** 2).sum(axis=1))
+
+
+@intrinsic
+def _norms_compiled(typing: Any, h: Any, k: Any, d: Any, e: Any) -> Any:
+    """Of as many segments at once as a vector has lanes; K must be a multiple of that."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        emit = _Emitter(context, builder, signature.args[0].dtype)
+        segments, out = (emit.data(signature.args[i], args[i]) for i in (0, 3))
+        _, k, d, _ = args
+        with emit.each(k, emit.lanes) as first:
+            totals = [emit.sum_variable() for _ in range(emit.lanes)]
+            place = emit.at(segments, builder.mul(first, d))
+            with emit.each(d, emit.lanes) as part:
+                for i, total in enumerate(totals):
+                    x = emit.load(emit.at(place, builder.mul(d, emit.count(i)), part))
+                    emit.multiply_add(x, x, total)
+            sums = emit.lane_sums([builder.load(total) for total in totals])
+            emit.store(emit.square_root(sums), emit.at(out, first))
+        return context.get_dummy_value()
+
+    return types.void(h, types.intp, types.intp, e), generate
+
+
+@overload(_norms)
+def _norms_overload(h: Any, k: Any, d: Any, e: Any) -> Any:
+    lanes = _VECTOR_BYTES * 8 // h.dtype.bitwidth
+
+    def call(h: Any, k: Any, d: Any, e: Any) -> None:
+        whole = k - k % lanes
+        _norms_compiled(h, whole, d, e)
+        for j in range(whole, k):
+            e[j] = math.sqrt(_dot_compiled(h, j * d, h, j * d, d))
+
+    return call
+
+
+# What the kernels multiply: signals (rows of d) with edges (d, d), K of them side by side.
+
+
+@_jit()
+def _answers(
+    h: Array, stride: int, a: Array, a_at: int, edges: Array, e_at: int, rows: int, k: int, d: int
+) -> None:
+    """h (rows, K d) += a (rows, d) times each of K edges (K, d, d); rows of h are stride apart."""
+    n = _lanes(h)
+    for part in range(0, d, n):
+        _add_product(
+            h, (part, stride, d), a, (a_at, d, 1), edges, (e_at + part, d, d * d), rows, k, d
+        )
+
+
+@_jit()
+def _edge_gradients(
+    d_edges: Array, e_at: int, a: Array, a_at: int, h: Array, h_at: int, stride: int,
+    rows: int, k: int, d: int,
+) -> None:  # fmt: skip
+    """d_edges (K, d, d) += aᵀ (d, rows) times h (rows, K d)."""
+    n = _lanes(h)
+    for part in range(0, d, n):
+        _add_product(
+            d_edges,
+            (e_at + part, d, d * d),
+            a,
+            (a_at, 1, d),
+            h,
+            (h_at + part, stride, d),
+            d,
+            k,
+            rows,
+        )
+
+
+_BLOCK = 4  # edges whose transposes stay in a core's first cache while all rows pass over them
+
+
+@_jit()
+def _signal_gradients(
+    da: Array, da_at: int, h: Array, stride: int, transposed: Array, rows: int, k: int, d: int
+) -> None:
+    """da (rows, d) += h (rows, K d) times K transposed edges, one above the other (K d, d)."""
+    n = _lanes(h)
+    for low in range(0, k, _BLOCK):
+        depth = (min(low + _BLOCK, k) - low) * d
+        t_place = (low * d * d, d, n)
+        _add_product(
+            da, (da_at, d, n), h, (low * d, stride, 1), transposed, t_place, rows, d // n, depth
+        )
+
+
+# Loops below run over slices with a bare index: Numba lets negative indices wrap around, and an
+# index that is a sum might be one, which would keep LLVM from vectorising.
+
+
+@_jit()
+def _transpose(edges: Array, k: int, d: int, transposed: Array) -> None:
+    """K edges (d, d), each transposed."""
+    for e in range(k):
+        source = edges[e * d * d : (e + 1) * d * d].reshape(d, d)
+        target = transposed[e * d * d : (e + 1) * d * d].reshape(d, d)
+        for o in range(d):
+            for i in range(d):
+                target[o, i] = source[i, o]
+
+
+@_jit(fastmath=_FLAGS)
+def _add_back(
+    dh: Array, dh_at: int, edges: Array, e_at: int, da: Array, da_at: int, d: int
+) -> None:
+    """da += dh Wᵀ, for one signal."""
+    for i in range(d):
+        da[da_at + i] += _dot(dh, dh_at, edges, e_at + i * d, d)
+
+
+@_jit()
+def _add_to(total: Array, at: int, x: Array, x_at: int, n: int) -> None:
+    """total += x, n elements of each flat array."""
+    left, right = total[at : at + n], x[x_at : x_at + n]
+    for j in range(n):
+        left[j] += right[j]
+
+
+@_jit()
+def _copy_to(target: Array, at: int, x: Array, x_at: int, n: int) -> None:
+    """target = x, n elements of each flat array."""
+    left, right = target[at : at + n], x[x_at : x_at + n]
+    for j in range(n):
+        left[j] = right[j]
+
+
 # ------------------------------------------------------------------------------ arrays for kernels
 
 
+def _width(config: ModelConfig, dtype: Any) -> int:
+    """d, rounded up to whole vectors: what is added is zero and stays zero."""
+    lanes = _VECTOR_BYTES // np.dtype(dtype).itemsize
+    return -(-config.d_node // lanes) * lanes
+
+
+def _pad(array: Array, width: int, axes: int = 1) -> Array:
+    """The last ``axes`` axes filled up with zeros to ``width``; contiguous."""
+    missing = width - array.shape[-1]
+    if missing:
+        array = np.pad(array, [(0, 0)] * (array.ndim - axes) + [(0, missing)] * axes)
+    return np.ascontiguousarray(array)
+
+
+def _trim(array: Array, d: int, axes: int = 1) -> Array:
+    """The way back of `_pad`."""
+    if array.shape[-1] == d:
+        return array
+    return np.ascontiguousarray(array[(..., *[slice(d)] * axes)])
+
+
 class _Edges(NamedTuple):
-    """The arrays of either kind of edge under common names.
+    """The arrays of either kind of edge under common names, flat.
 
     ``shared``: ``main`` holds the slots, the others are empty. ``three_part``: ``main`` is the
     axon; a private edge adds ``private`` (the synapse), every target its ``dendrite``.
@@ -191,15 +732,21 @@ class _Edges(NamedTuple):
     private_bias: Array
 
 
-def _edges(arrays: Mapping[str, Array], config: ModelConfig) -> _Edges:
-    if config.edges == "shared":
-        weight, bias = arrays["edge_weight"], arrays["edge_bias"]
-        return _Edges(weight, bias, weight[:0], bias[:0], weight[:0], bias[:0])
-    names = [f"{part}_{kind}" for part in ("axon", "dendrite", "synapse") for kind in _KINDS]
-    return _Edges(*(arrays[name] for name in names))
-
-
 _KINDS = ("weight", "bias")
+
+
+def _edge_names(config: ModelConfig) -> list[str]:
+    parts = ("edge",) if config.edges == "shared" else ("axon", "dendrite", "synapse")
+    return [f"{part}_{kind}" for part in parts for kind in _KINDS]
+
+
+def _edges(arrays: Mapping[str, Array], config: ModelConfig, width: int) -> _Edges:
+    flat = [
+        _pad(arrays[name], width, axes=2 if name.endswith("weight") else 1).reshape(-1)
+        for name in _edge_names(config)
+    ]
+    flat += [flat[0][:0]] * (6 - len(flat))
+    return _Edges(*flat)
 
 
 class _Prior(NamedTuple):
@@ -245,24 +792,13 @@ def _indices(graph: TokenGraph, config: ModelConfig, tokens: Array) -> tuple[Arr
 
 
 @_jit(fastmath=_FLAGS)
-def _add_product(a: Array, weight: Array, bias: Array, h: Array) -> None:
-    """h += a W + b."""
-    d = a.size
-    for o in range(d):
-        h[o] += bias[o]
-    for i in range(d):
-        for o in range(d):
-            h[o] += a[i] * weight[i, o]
-
-
-@_jit(fastmath=_FLAGS)
-def _add_transposed(dh: Array, weight: Array, da: Array) -> None:
-    """da += dh Wᵀ."""
-    for i in range(da.size):
-        total = da[i]
-        for o in range(dh.size):
-            total += dh[o] * weight[i, o]
-        da[i] = total
+def _add_edge(
+    weight: Array, bias: Array, index: int, a: Array, a_at: int, h: Array, h_at: int, d: int
+) -> None:
+    """h += a W + b, for one signal."""
+    _add_to(h, h_at, bias, index * d, d)
+    n = _lanes(h)
+    _add_product(h, (h_at, 0, n), a, (a_at, 0, 1), weight, (index * d * d, d, n), 1, d // n, d)
 
 
 @_jit(parallel=True, fastmath=_FLAGS)
@@ -282,16 +818,20 @@ def _run_path(
     signal: Array,
 ) -> None:
     n_streams, n, d = incoming.shape
+    flat_h, flat_a = pre_activation.reshape(-1), a.reshape(-1)
     for b in prange(n_streams):
         for i in range(n):
+            at = (b * n + i) * d
             h = pre_activation[b, i]
             h[:] = encoding[i]
-            _add_product(a[b], edges.main_weight[main[b, i]], edges.main_bias[main[b, i]], h)
+            _add_edge(edges.main_weight, edges.main_bias, main[b, i], flat_a, b * d, flat_h, at, d)
             v, e = dendrite[b, i], private[b, i]
             if v >= 0:
-                _add_product(a[b], edges.dendrite_weight[v], edges.dendrite_bias[v], h)
+                _add_edge(
+                    edges.dendrite_weight, edges.dendrite_bias, v, flat_a, b * d, flat_h, at, d
+                )
             if e >= 0:
-                _add_product(a[b], edges.private_weight[e], edges.private_bias[e], h)
+                _add_edge(edges.private_weight, edges.private_bias, e, flat_a, b * d, flat_h, at, d)
             for o in range(d):
                 cdf, _ = _cdf_pdf(h[o])
                 s = h[o] * cdf
@@ -314,22 +854,25 @@ def path_forward(
     fresh, start = start_state(parameters, config, tokens[:, 0])
     state = fresh if state is None else state
     dtype = state.incoming.dtype
+    width = _width(config, dtype)
     schedule = memory_schedule(
         config, parameters, n, state.position, state.normaliser, state.log_scale
     )
     encoding = position_encoding(
         config.positions, state.position + config.first_position, n, d
     ).astype(dtype)
-    incoming = np.empty((n_streams, n, d), dtype)
+    incoming = np.empty((n_streams, n, width), dtype)
     pre_activation, signal = np.empty_like(incoming), np.empty_like(incoming)
-    a, acc = state.incoming.copy(), state.accumulator.copy()
+    a, acc = _pad(state.incoming, width).copy(), _pad(state.accumulator, width).copy()
+    z = _pad(schedule.normaliser, width)
+    z[:, d:] = 1
     _run_path(
-        _edges(parameters, config),
+        _edges(parameters, config, width),
         *_indices(graph, config, tokens),
-        schedule.keep,
+        _pad(schedule.keep, width),
         schedule.gain,
-        schedule.normaliser,
-        encoding,
+        z,
+        _pad(encoding, width),
         a,
         acc,
         incoming,
@@ -337,8 +880,14 @@ def path_forward(
         signal,
     )
     final = State(
-        tokens[:, -1], a, acc, schedule.normaliser[n], schedule.log_scale, state.position + n
+        tokens[:, -1],
+        _trim(a, d),
+        _trim(acc, d),
+        schedule.normaliser[n],
+        schedule.log_scale,
+        state.position + n,
     )
+    incoming, signal, pre_activation = (_trim(x, d) for x in (incoming, signal, pre_activation))
     return Path(incoming, signal, pre_activation, start, schedule, state.position, final)
 
 
@@ -361,6 +910,7 @@ def _run_path_back(
     d_gain: Array,
 ) -> None:
     n_streams, n, d = incoming.shape
+    flat_dh, flat_da = dh.reshape(-1), d_incoming.reshape(-1)
     for b in prange(n_streams):
         for i in range(n - 1, -1, -1):
             da = d_incoming[b, i]
@@ -373,37 +923,48 @@ def _run_path_back(
                 h = pre_activation[b, i, o]
                 cdf, pdf = _cdf_pdf(h)
                 dh[b, i, o] = gain[i] * d_acc[b, o] * (cdf + h * pdf)
-            _add_transposed(dh[b, i], edges.main_weight[main[b, i]], da)
+            at = (b * n + i) * d
+            _add_back(flat_dh, at, edges.main_weight, main[b, i] * d * d, flat_da, at, d)
             v, e = dendrite[b, i], private[b, i]
             if v >= 0:
-                _add_transposed(dh[b, i], edges.dendrite_weight[v], da)
+                _add_back(flat_dh, at, edges.dendrite_weight, v * d * d, flat_da, at, d)
             if e >= 0:
-                _add_transposed(dh[b, i], edges.private_weight[e], da)
+                _add_back(flat_dh, at, edges.private_weight, e * d * d, flat_da, at, d)
             if i > 0:
                 for o in range(d):
                     d_acc[b, o] = keep[i, o] * d_acc[b, o] + da[o] / z[i, o]
 
 
-@_jit(fastmath=_FLAGS)
-def _add_outer_one(a: Array, dh: Array, d_weight: Array, d_bias: Array) -> None:
-    """d_weight += aᵀ dh, d_bias += dh."""
-    for i in range(a.size):
-        for o in range(dh.size):
-            d_weight[i, o] += a[i] * dh[o]
-    for o in range(dh.size):
-        d_bias[o] += dh[o]
+_GATHERED = 64  # positions of one edge part that are brought side by side
 
 
 @_jit(parallel=True, fastmath=_FLAGS)
 def _add_outer(
-    label: Array, start: Array, order: Array, a: Array, dh: Array, d_weight: Array, d_bias: Array
+    label: Array,
+    start: Array,
+    order: Array,
+    a: Array,
+    dh: Array,
+    d_weight: Array,
+    d_bias: Array,
+    scratch: Array,
 ) -> None:
     """Add a_rᵀ dh_r of every row r to the edge part it belongs to; one part, one thread."""
+    d = a.shape[1]
     for k in prange(label.size):
         part = label[k]
         if part >= 0:
-            for r in order[start[k] : start[k + 1]]:
-                _add_outer_one(a[r], dh[r], d_weight[part], d_bias[part])
+            memory = scratch[numba.get_thread_id()]
+            right = _GATHERED * d
+            for first in range(start[k], start[k + 1], _GATHERED):
+                rows = min(start[k + 1] - first, _GATHERED)
+                for r in range(rows):
+                    row = order[first + r]
+                    for o in range(d):
+                        memory[r * d + o] = a[row, o]
+                        memory[right + r * d + o] = dh[row, o]
+                    _add_to(d_bias, part * d, memory, right + r * d, d)
+                _edge_gradients(d_weight, part * d * d, memory, 0, memory, right, d, rows, 1, d)
 
 
 @_serial
@@ -416,34 +977,46 @@ def path_backward(
     competition: Competition,
 ) -> dict[str, Array]:
     """As `minibrillm.reference.path_backward`."""
-    gradients, d_incoming = competition.gradients, competition.d_incoming.copy()
+    gradients = competition.gradients
     keep, gain, z = path.schedule.keep, path.schedule.gain, path.schedule.normaliser
     n_streams, n, d = path.incoming.shape
+    dtype = path.incoming.dtype
+    width = _width(config, dtype)
+    # Padded: a width that no signal has. Its gradients stay zero; z only has to be finite.
+    wide_z = _pad(z, width)
+    wide_z[:, d:] = 1
+    incoming = _pad(path.incoming, width)
+    d_incoming = _pad(competition.d_incoming, width)
+    d_incoming = d_incoming.copy() if d_incoming is competition.d_incoming else d_incoming
     dh = np.empty_like(d_incoming)
-    d_acc, d_keep = np.zeros_like(path.start), np.zeros_like(path.start)
-    d_gain = np.empty((n_streams, n), dh.dtype)
+    d_acc, d_keep = (np.zeros((n_streams, width), dtype) for _ in range(2))
+    d_gain = np.empty((n_streams, n), dtype)
     indices = _indices(graph, config, tokens)
     _run_path_back(
-        _edges(parameters, config),
+        _edges(parameters, config, width),
         *indices,
-        keep,
+        _pad(keep, width),
         gain,
-        z,
-        path.incoming,
-        path.signal,
-        path.pre_activation,
+        wide_z,
+        incoming,
+        _pad(path.signal, width),
+        _pad(path.pre_activation, width),
         d_incoming,
         dh,
         d_acc,
         d_keep,
         d_gain,
     )
-    edges = _edges(gradients, config)
-    a, flat_dh = path.incoming.reshape(-1, d), dh.reshape(-1, d)
-    pairs = (edges[0:2], edges[2:4], edges[4:6])
-    for index, (d_weight, d_bias) in zip(indices, pairs, strict=True):
+    edges = _edges(gradients, config, width)
+    a, flat_dh = incoming.reshape(-1, width), dh.reshape(-1, width)
+    scratch = _scratch("outer", (numba.get_num_threads(), 2 * _GATHERED * width), dtype)
+    for index, (d_weight, d_bias) in zip(
+        indices, (edges[0:2], edges[2:4], edges[4:6]), strict=True
+    ):
         if len(d_weight):
-            _add_outer(*group_by(index), a, flat_dh, d_weight, d_bias)
+            _add_outer(*group_by(index), a, flat_dh, d_weight, d_bias, scratch)
+    _keep_gradients(gradients, edges, config, width)
+    d_incoming, d_acc, d_keep = (_trim(x, d) for x in (d_incoming, d_acc, d_keep))
     if path.first == 0 and config.start == "node" and n > 0:
         d_start = d_incoming[:, 0]
         if config.memory == "leaky":
@@ -464,7 +1037,46 @@ def path_backward(
     return gradients
 
 
+def _keep_gradients(
+    gradients: dict[str, Array], edges: _Edges, config: ModelConfig, width: int
+) -> None:
+    """Bring padded gradients back into the arrays they were copied from."""
+    d = config.d_node
+    if width == d:
+        return  # the kernels worked on the arrays themselves
+    for name, flat in zip(_edge_names(config), edges, strict=False):
+        axes = 2 if name.endswith("weight") else 1
+        shape = (len(gradients[name]), *[width] * axes)
+        gradients[name][...] = flat.reshape(shape)[(..., *[slice(d)] * axes)]
+
+
 # -------------------------------------------------------------------------------- competition pass
+
+
+@_jit(parallel=True)
+def _gather(rows: Array, order: Array, out: Array) -> None:
+    """out[k] = rows[order[k]]"""
+    for k in prange(order.size):
+        for o in range(rows.shape[1]):
+            out[k, o] = rows[order[k], o]
+
+
+@_jit(parallel=True)
+def _scatter(rows: Array, order: Array, out: Array) -> None:
+    """out[order[k]] = rows[k]"""
+    for k in prange(order.size):
+        for o in range(out.shape[1]):
+            out[order[k], o] = rows[k, o]
+
+
+@_jit(parallel=True)
+def _add_up(parts: Array, out: Array) -> None:
+    """out = the sum of parts (n, M), always in the same order."""
+    for j in prange(parts.shape[1]):
+        total = parts[0, j]
+        for b in range(1, parts.shape[0]):
+            total += parts[b, j]
+        out[j] = total
 
 
 class _Work(NamedTuple):
@@ -509,30 +1121,27 @@ def _deal(cost: Array, n_bins: int) -> tuple[Array, Array]:
 
 
 @_jit()
-def _pack(edges: _Edges, u: int, low: int, targets: Array, weight: Array, bias: Array) -> None:
-    """Lay the edges that leave u side by side: weight (d, K, d), bias (K, d)."""
-    n_columns, d = bias.shape
-    if edges.dendrite_weight.shape[0] == 0:
-        for k in range(n_columns):
-            slot = low + k + 1 if k < targets.size else 0
-            bias[k] = edges.main_bias[slot]
-            for i in range(d):
-                weight[i, k] = edges.main_weight[slot, i]
+def _pack(
+    edges: _Edges, u: int, low: int, targets: Array, d: int, weight: Array, bias: Array
+) -> None:
+    """Compose the edges that leave u: weight (K, d, d), bias (K, d), flat."""
+    n_columns, square = bias.size // d, d * d
+    if edges.dendrite_weight.size == 0:
+        n, first = targets.size, low + 1
+        _copy_to(weight, 0, edges.main_weight, first * square, n * square)
+        _copy_to(bias, 0, edges.main_bias, first * d, n * d)
+        _copy_to(weight, n * square, edges.main_weight, 0, square)
+        _copy_to(bias, n * d, edges.main_bias, 0, d)
         return
-    for i in range(d):
-        for k in range(n_columns):
-            for o in range(d):
-                weight[i, k, o] = edges.main_weight[u, i, o] + edges.dendrite_weight[k, i, o]
+    _copy_to(weight, 0, edges.dendrite_weight, 0, n_columns * square)
+    _copy_to(bias, 0, edges.dendrite_bias, 0, n_columns * d)
     for k in range(n_columns):
-        for o in range(d):
-            bias[k, o] = edges.main_bias[u, o] + edges.dendrite_bias[k, o]
+        _add_to(weight, k * square, edges.main_weight, u * square, square)
+    _add_to_segments(bias, 0, edges.main_bias, u * d, n_columns, d)
     for e in range(targets.size):
         k = targets[e]
-        for o in range(d):
-            bias[k, o] += edges.private_bias[low + e, o]
-        for i in range(d):
-            for o in range(d):
-                weight[i, k, o] += edges.private_weight[low + e, i, o]
+        _add_to(weight, k * square, edges.private_weight, (low + e) * square, square)
+        _add_to(bias, k * d, edges.private_bias, (low + e) * d, d)
 
 
 @_jit()
@@ -543,36 +1152,29 @@ def _unpack(
     u: int,
     low: int,
     targets: Array,
+    d: int,
     weight: Array,
     bias: Array,
 ) -> None:
     """The way back of `_pack`, for gradients. What several sources share (dendrites, the shared
     edge) is added to the bin's own ``common`` arrays."""
-    n_columns, d = bias.shape
-    if d_edges.dendrite_weight.shape[0] == 0:
-        for k in range(targets.size):
-            d_edges.main_bias[low + k + 1] = bias[k]
-            for i in range(d):
-                d_edges.main_weight[low + k + 1, i] = weight[i, k]
-        for o in range(d):
-            common_bias[0, o] += bias[n_columns - 1, o]
-            for i in range(d):
-                common_weight[0, i, o] += weight[i, n_columns - 1, o]
+    n_columns, square = bias.size // d, d * d
+    if d_edges.dendrite_weight.size == 0:
+        n, first = targets.size, low + 1
+        _copy_to(d_edges.main_weight, first * square, weight, 0, n * square)
+        _copy_to(d_edges.main_bias, first * d, bias, 0, n * d)
+        _add_to(common_weight, 0, weight, n * square, square)
+        _add_to(common_bias, 0, bias, n * d, d)
         return
-    for i in range(d):
-        total = d_edges.main_weight[u, i]
-        for k in range(n_columns):
-            for o in range(d):
-                total[o] += weight[i, k, o]
-                common_weight[k, i, o] += weight[i, k, o]
+    _add_to(common_weight, 0, weight, 0, n_columns * square)
+    _add_to(common_bias, 0, bias, 0, n_columns * d)
     for k in range(n_columns):
-        for o in range(d):
-            d_edges.main_bias[u, o] += bias[k, o]
-            common_bias[k, o] += bias[k, o]
+        _add_to(d_edges.main_weight, u * square, weight, k * square, square)
+    _add_up_segments(bias, 0, d_edges.main_bias, u * d, n_columns, d)
     for e in range(targets.size):
-        d_edges.private_bias[low + e] = bias[targets[e]]
-        for i in range(d):
-            d_edges.private_weight[low + e, i] = weight[i, targets[e]]
+        k = targets[e]
+        _copy_to(d_edges.private_weight, (low + e) * square, weight, k * square, square)
+        _copy_to(d_edges.private_bias, (low + e) * d, bias, k * d, d)
 
 
 @_jit()
@@ -597,40 +1199,33 @@ def _weigh_columns(prior: _Prior, u: int, targets: Array, classes: bool, out: Ar
 
 
 @_jit(fastmath=_FLAGS)
-def _answer(h: Array, bias: Array, squares: Array, e: Array) -> None:
-    """One position: pre-activations h (K d) become gelu gelu', energies go to e (K,)."""
+def _hear(h: Array, e: Array) -> None:
+    """One position: pre-activations h (K d) become gelu, e (K,) energies (eq. 4-5)."""
     d = h.size // e.size
     for j in range(h.size):
-        x = h[j] + bias[j]
-        cdf, pdf = _cdf_pdf(x)
-        y = x * cdf
-        squares[j] = y * y
-        h[j] = y * (cdf + x * pdf)
-    for k in range(e.size):
-        total = squares[k * d]
-        for o in range(1, d):
-            total += squares[k * d + o]
-        e[k] = math.sqrt(total)
+        cdf, _ = _cdf_pdf(h[j])
+        h[j] *= cdf
+    _norms(h, e.size, d, e)
 
 
 @_jit(fastmath=_FLAGS)
-def _add_to_all(h: Array, common: Array) -> None:
-    """Add what the columns share (d,) to the pre-activations of each, h (K d)."""
-    d = common.size
-    for k in range(h.size // d):
-        for o in range(d):
-            h[k * d + o] += common[o]
-
-
-@_jit(fastmath=_FLAGS)
-def _scale_columns(h: Array, g: Array, e: Array, share: Any) -> None:
-    """gelu gelu' (K d) becomes dh, times dloss/dE over E (eq. 11-12)."""
+def _answer(h: Array, y: Array, e: Array) -> None:
+    """One position: pre-activations h (K d) become gelu gelu', y (K d) gelu, e (K,) energies."""
     d = h.size // e.size
-    for k in range(e.size):
-        # y = 0 where the energy is 0, so any finite scale gives 0.
-        scale = g[k] * share / max(e[k], _TINY)
-        for o in range(d):
-            h[k * d + o] *= scale
+    for j in range(h.size):
+        x = h[j]
+        cdf, pdf = _cdf_pdf(x)
+        y[j] = x * cdf
+        h[j] = x * cdf * (cdf + x * pdf)
+    _norms(y, e.size, d, e)
+
+
+@_jit(fastmath=_FLAGS)
+def _scale_columns(h: Array, scale: Array, d_bias: Array) -> None:
+    """gelu gelu' (K d) becomes dh, times dloss/dE over E (eq. 11-12); adds it to d_bias."""
+    _scale_segments(h, 0, scale, 0, scale.size, h.size // scale.size)
+    for j in range(h.size):
+        d_bias[j] += h[j]
 
 
 @_jit()
@@ -660,6 +1255,22 @@ def _softmax(e: Array, weights: Array, p: Array) -> float:
     return top + math.log(total)
 
 
+@_jit(fastmath=_FLAGS)
+def _judge(work: _Work, r: int, e: Array, log_weight: Array, scale: Array) -> float:
+    """−log p of the true target; ``scale`` becomes dloss/dE over E for every column (eq. 11)."""
+    normaliser = _softmax(e, log_weight, scale)
+    true = work.true_column[r]
+    scale[true] -= 1
+    for k in range(e.size):
+        # y = 0 where the energy is 0, so any finite scale gives 0.
+        scale[k] = scale[k] * work.share[0] / max(e[k], _TINY)
+    return normaliser - e[true] - work.true_prior[r]
+
+
+_TILE = 1 << 16  # pre-activations in one block of positions, to stay in a core's second cache
+_MIN_ROWS, _MAX_ROWS = 16, 256  # positions in a block
+
+
 @_jit(parallel=True, fastmath=_FLAGS)
 def _run_competition(
     edges: _Edges,
@@ -676,7 +1287,8 @@ def _run_competition(
     d_signals: Array,
 ) -> None:
     d = work.signals.shape[1]
-    classes = edges.dendrite_weight.shape[0] == 0
+    signals, d_flat = work.signals.reshape(-1), d_signals.reshape(-1)
+    classes = edges.dendrite_weight.size == 0
     n_nodes = indptr.size - 1
     for b in prange(_BINS):
         memory = scratch[numba.get_thread_id()]
@@ -686,70 +1298,316 @@ def _run_competition(
             own = targets[low : indptr[u + 1]]
             n_columns = own.size + 1 if classes else n_nodes
             width = n_columns * d
-            # Carve the bin's scratch memory: packed edges, their gradients, one tile.
-            at = 0
-            weight = memory[at : at + d * width].reshape(d, width)
-            at += d * width
-            d_weight = memory[at : at + d * width].reshape(d, width)
-            at += d * width
-            part = memory[at : at + d * width].reshape(d, width)
-            at += d * width
-            bias = memory[at : at + width]
-            d_bias = memory[at + width : at + 2 * width]
-            squares = memory[at + 2 * width : at + 3 * width]
-            at += 3 * width
-            e = memory[at : at + n_columns]
-            p = memory[at + n_columns : at + 2 * n_columns]
+            # Carve the scratch memory: edges, their transposes and gradients, one block.
+            at = d * width
+            weight, transposed = memory[:at], memory[at : 2 * at]
+            d_weight, at = memory[2 * at : 3 * at], 3 * at
+            bias, d_bias = memory[at : at + width], memory[at + width : at + 2 * width]
+            y, at = memory[at + 2 * width : at + 3 * width], at + 3 * width
+            e, scale = memory[at : at + n_columns], memory[at + n_columns : at + 2 * n_columns]
             log_weight = memory[at + 2 * n_columns : at + 3 * n_columns]
-            at += 3 * n_columns
-            tile = memory[at:]
+            h = memory[at + 3 * n_columns :]
 
-            _pack(edges, u, low, own, weight.reshape(d, n_columns, d), bias.reshape(n_columns, d))
+            _pack(edges, u, low, own, d, weight, bias)
             _weigh_columns(prior, u, own, classes, log_weight)
             if gradient:
+                _transpose(weight, n_columns, d, transposed)
+                d_weight[:] = 0
                 d_bias[:] = 0
-            rows = max(_MIN_ROWS, min(_MAX_ROWS, _TILE // width))
-            for first in range(work.start[g], work.start[g + 1], rows):
-                last = min(first + rows, work.start[g + 1])
-                h = tile[: (last - first) * width].reshape(last - first, width)
-                a = work.signals[first:last]
-                np.dot(a, weight, h)
-                for r in range(first, last):
-                    row = h[r - first]
+            block = max(_MIN_ROWS, min(_MAX_ROWS, _TILE // width // _ROWS * _ROWS))
+            for first in range(work.start[g], work.start[g + 1], block):
+                last = min(first + block, work.start[g + 1])
+                n = last - first
+                for r in range(n):
+                    row = h[r * width : (r + 1) * width]
+                    _copy_to(row, 0, bias, 0, width)
                     if work.encoding.shape[0] > 0:
-                        _add_to_all(row, work.encoding[r])
-                    _answer(row, bias, squares, e)
-                    if work.columns.shape[1] > 0:
-                        _candidate_weights(work.columns[r], work.column_priors[r], log_weight)
-                    normaliser = _softmax(e, log_weight, p)
-                    true = work.true_column[r]
-                    nll[r] = normaliser - e[true] - work.true_prior[r]
+                        _add_to_segments(row, 0, work.encoding[first + r], 0, n_columns, d)
+                _answers(h, width, signals, first * d, weight, 0, n, n_columns, d)
+                for r in range(n):
+                    row = h[r * width : (r + 1) * width]
                     if gradient:
-                        p[true] -= 1
-                        _scale_columns(row, p, e, work.share[0])
-                if gradient:
-                    np.dot(h, weight.T, d_signals[first:last])
-                    if first == work.start[g]:
-                        np.dot(a.T, h, d_weight)
+                        _answer(row, y, e)
                     else:
-                        np.dot(a.T, h, part)
-                        for i in range(d):
-                            for j in range(width):
-                                d_weight[i, j] += part[i, j]
-                    for r in range(last - first):
-                        for j in range(width):
-                            d_bias[j] += h[r, j]
+                        _hear(row, e)
+                    if work.columns.shape[1] > 0:
+                        _candidate_weights(
+                            work.columns[first + r], work.column_priors[first + r], log_weight
+                        )
+                    nll[first + r] = _judge(work, first + r, e, log_weight, scale)
+                    if gradient:
+                        _scale_columns(row, scale, d_bias)
+                if gradient:
+                    d_flat[first * d : last * d] = 0
+                    _signal_gradients(d_flat, first * d, h, width, transposed, n, n_columns, d)
+                    _edge_gradients(d_weight, 0, signals, first * d, h, 0, width, n, n_columns, d)
             if gradient:
-                _unpack(
-                    d_edges,
-                    common_weight[b],
-                    common_bias[b],
-                    u,
-                    low,
-                    own,
-                    d_weight.reshape(d, n_columns, d),
-                    d_bias.reshape(n_columns, d),
+                _unpack(d_edges, common_weight[b], common_bias[b], u, low, own, d, d_weight, d_bias)
+
+
+# Where the composed edges of a source outgrow a core's cache, composing them source by source
+# costs more than it saves. Then the parts of an edge stay apart. The work is split by target, so
+# that each bin owns the dendrites and synapses whose gradients it adds up; what it sends back to
+# the signals and axons is added up over the bins at the end. Pre-activations are computed twice
+# (energies first, gradients once the softmax is known): cheaper than to keep V d of them per position.
+
+_PARTS_ABOVE = 1 << 18  # elements of the composed edges of one source, V d²
+_CHUNK = 1024  # pre-activations of one position that are worked on at a time
+_ROWS_AT_ONCE = 64  # positions in a block
+_POSITIONS = 4096  # positions in one call, to bound the memory for energies
+
+
+@_jit(fastmath=_FLAGS)
+def _pre_activations(
+    edges: _Edges, work: _Work, axon: Array, indptr: Array, targets: Array,
+    g: int, first: int, last: int, low: int, high: int, h: Array,
+) -> None:  # fmt: skip
+    """h (rows, width) of the positions first … last - 1 and the targets low … high - 1.
+
+    ``g`` is the source of the first position.
+    """
+    d = work.signals.shape[1]
+    signals = work.signals.reshape(-1)
+    width, rows, square = (high - low) * d, last - first, d * d
+    for r in range(rows):
+        _copy_to(h, r * width, edges.dendrite_bias, low * d, width)
+        _add_to_segments(h, r * width, axon, (first + r) * d, high - low, d)
+    _answers(h, width, signals, first * d, edges.dendrite_weight, low * square, rows, high - low, d)
+    while first < last:
+        until = min(last, work.start[g + 1])
+        begin, end = _own(indptr, targets, work.source[g], low, high)
+        for j in range(begin, end):
+            at = (rows - last + first) * width + (targets[j] - low) * d
+            for r in range(until - first):
+                _add_to(h, at + r * width, edges.private_bias, j * d, d)
+            n = _lanes(h)
+            place = (j * square, d, n)
+            rows_here = until - first
+            _add_product(
+                h, (at, width, n), signals, (first * d, d, 1),
+                edges.private_weight, place, rows_here, d // n, d,
+            )  # fmt: skip
+        first = until
+        g += 1
+
+
+@_jit(parallel=True, fastmath=_FLAGS)
+def _run_axons(edges: _Edges, work: _Work, axon: Array) -> None:
+    """What every target hears from the source: a U + b + P, (M, d)."""
+    d = work.signals.shape[1]
+    signals, flat = work.signals.reshape(-1), axon.reshape(-1)
+    for g in prange(work.source.size):
+        u = work.source[g]
+        for r in range(work.start[g], work.start[g + 1]):
+            _copy_to(flat, r * d, edges.main_bias, u * d, d)
+            if work.encoding.shape[0] > 0:
+                _add_to(flat, r * d, work.encoding[r], 0, d)
+        at, rows = work.start[g] * d, work.start[g + 1] - work.start[g]
+        _answers(flat[at:], d, signals, at, edges.main_weight, u * d * d, rows, 1, d)
+
+
+@_jit(parallel=True, fastmath=_FLAGS)
+def _run_energy_chunks(
+    edges: _Edges, work: _Work, axon: Array, indptr: Array, targets: Array,
+    chunk: int, scratch: Array, e: Array,
+) -> None:  # fmt: skip
+    n_nodes, d, n_rows = indptr.size - 1, work.signals.shape[1], work.signals.shape[0]
+    flat_axon = axon.reshape(-1)
+    n_chunks = (n_nodes + chunk - 1) // chunk
+    for b in prange(_BINS):
+        memory = scratch[numba.get_thread_id()]
+        h = memory
+        for c in range(b, n_chunks, _BINS):
+            low, high = c * chunk, min((c + 1) * chunk, n_nodes)
+            width = (high - low) * d
+            g = 0
+            for first in range(0, n_rows, _ROWS_AT_ONCE):
+                last = min(first + _ROWS_AT_ONCE, n_rows)
+                while work.start[g + 1] <= first:
+                    g += 1
+                _pre_activations(
+                    edges, work, flat_axon, indptr, targets, g, first, last, low, high, h
                 )
+                for r in range(last - first):
+                    _hear(h[r * width : (r + 1) * width], e[first + r, low:high])
+
+
+@_jit(parallel=True, fastmath=_FLAGS)
+def _run_softmax(
+    prior: _Prior, work: _Work, gradient: bool, scratch: Array, e: Array, nll: Array
+) -> None:
+    """Losses; the energies become dloss/dE over E."""
+    n_nodes, n_rows = e.shape[1], e.shape[0]
+    none = prior.targets[:0]
+    block = 64
+    for c in prange((n_rows + block - 1) // block):
+        memory = scratch[numba.get_thread_id()]
+        scale, log_weight = memory[:n_nodes], memory[n_nodes : 2 * n_nodes]
+        known = -1  # source that log_weight belongs to
+        first = c * block
+        g = np.searchsorted(work.start, first, side="right") - 1
+        for r in range(first, min(first + block, n_rows)):
+            while work.start[g + 1] <= r:
+                g += 1
+            u = work.source[g]
+            if work.columns.shape[1] > 0:
+                _candidate_weights(work.columns[r], work.column_priors[r], log_weight)
+            elif u != known:
+                _weigh_columns(prior, u, none, False, log_weight)
+                known = u
+            nll[r] = _judge(work, r, e[r], log_weight, scale)
+            if gradient:
+                e[r] = scale
+
+
+@_jit(parallel=True, fastmath=_FLAGS)
+def _run_gradient_chunks(
+    edges: _Edges, d_edges: _Edges, work: _Work, axon: Array, dendrites: Array, synapses: Array,
+    indptr: Array, targets: Array, chunk: int, scratch: Array, scale: Array,
+    da: Array, d_axon: Array,
+) -> None:  # fmt: skip
+    n_nodes, d, n_rows = indptr.size - 1, work.signals.shape[1], work.signals.shape[0]
+    signals, flat_axon = work.signals.reshape(-1), axon.reshape(-1)
+    square = d * d
+    n_chunks = (n_nodes + chunk - 1) // chunk
+    for b in prange(_BINS):
+        memory = scratch[numba.get_thread_id()]
+        h, y, e = memory[2 * chunk * d :], memory[: chunk * d], memory[chunk * d : 2 * chunk * d]
+        da_bin, d_axon_bin = da[b], d_axon[b]
+        da_bin[:] = 0
+        d_axon_bin[:] = 0
+        for c in range(b, n_chunks, _BINS):
+            low, high = c * chunk, min((c + 1) * chunk, n_nodes)
+            width = (high - low) * d
+            d_bias = d_edges.dendrite_bias[low * d : high * d]
+            g = 0
+            for first in range(0, n_rows, _ROWS_AT_ONCE):
+                last = min(first + _ROWS_AT_ONCE, n_rows)
+                while work.start[g + 1] <= first:
+                    g += 1
+                _pre_activations(
+                    edges, work, flat_axon, indptr, targets, g, first, last, low, high, h
+                )
+                for r in range(last - first):
+                    row = h[r * width : (r + 1) * width]
+                    _answer(row, y[:width], e[: high - low])
+                    _scale_columns(row, scale[first + r, low:high], d_bias)
+                    _add_up_segments(row, 0, d_axon_bin, (first + r) * d, high - low, d)
+                n = last - first
+                _signal_gradients(
+                    da_bin, first * d, h, width, dendrites[low * square :], n, high - low, d
+                )
+                _edge_gradients(
+                    d_edges.dendrite_weight, low * square, signals, first * d,
+                    h, 0, width, n, high - low, d,
+                )  # fmt: skip
+                k, r = g, first
+                while r < last:  # synapses, source by source
+                    until = min(last, work.start[k + 1])
+                    for j in range(*_own(indptr, targets, work.source[k], low, high)):
+                        at = (r - first) * width + (targets[j] - low) * d
+                        synapse = synapses[j * square : (j + 1) * square]
+                        _signal_gradients(da_bin, r * d, h[at:], width, synapse, until - r, 1, d)
+                        for i in range(until - r):
+                            _add_to(d_edges.private_bias, j * d, h, at + i * width, d)
+                        _edge_gradients(
+                            d_edges.private_weight, j * square, signals, r * d,
+                            h, at, width, until - r, 1, d,
+                        )  # fmt: skip
+                    r = until
+                    k += 1
+
+
+@_jit(parallel=True, fastmath=_FLAGS)
+def _run_axon_gradients(
+    edges: _Edges, d_edges: _Edges, work: _Work, da: Array, d_axon: Array, d_signals: Array
+) -> None:
+    """Add up the bins, then carry what the axons sent on back to axons and signals."""
+    d = work.signals.shape[1]
+    signals, flat = work.signals.reshape(-1), d_signals.reshape(-1)
+    for g in prange(work.source.size):
+        u = work.source[g]
+        for r in range(work.start[g], work.start[g + 1]):
+            at = r * d
+            for o in range(at, at + d):
+                for b in range(1, da.shape[0]):
+                    da[0, o] += da[b, o]
+                    d_axon[0, o] += d_axon[b, o]
+                flat[o] = da[0, o]
+            _add_back(d_axon[0], at, edges.main_weight, u * d * d, flat, at, d)
+            _add_to(d_edges.main_bias, u * d, d_axon[0], at, d)
+        at, rows = work.start[g] * d, work.start[g + 1] - work.start[g]
+        _edge_gradients(d_edges.main_weight, u * d * d, signals, at, d_axon[0], at, d, rows, 1, d)
+
+
+@_jit(parallel=True)
+def _transpose_all(edges: Array, d: int, transposed: Array) -> None:
+    square = d * d
+    for k in prange(edges.size // square):
+        at = k * square
+        _transpose(edges[at : at + square], 1, d, transposed[at : at + square])
+
+
+@_jit()
+def _own(indptr: Array, targets: Array, u: int, low: int, high: int) -> tuple[int, int]:
+    """First and last private edge of u with a target in low … high - 1."""
+    own = targets[indptr[u] : indptr[u + 1]]
+    return (
+        indptr[u] + np.searchsorted(own, low),
+        indptr[u] + np.searchsorted(own, high),
+    )
+
+
+def _run_parts(
+    edges: _Edges,
+    d_edges: _Edges,
+    prior: _Prior,
+    work: _Work,
+    graph: TokenGraph,
+    gradient: bool,
+    nll: Array,
+    d_signals: Array,
+) -> None:
+    n_rows, d = work.signals.shape
+    dtype, n_nodes = work.signals.dtype, graph.n_nodes
+    threads = numba.get_num_threads()
+    chunk = max(1, _CHUNK // d)
+    tiles = _scratch("tiles", (threads, (_ROWS_AT_ONCE + 2) * chunk * d), dtype)
+    rows = _scratch("rows", (threads, 2 * n_nodes), dtype)
+    dendrites, synapses = (
+        _scratch(name, weight.shape if gradient else (0,), dtype)
+        for name, weight in (
+            ("dendrites", edges.dendrite_weight),
+            ("synapses", edges.private_weight),
+        )
+    )
+    if gradient:
+        _transpose_all(edges.dendrite_weight, d, dendrites)
+        _transpose_all(edges.private_weight, d, synapses)
+    for first in range(0, n_rows, _POSITIONS):
+        part = _slice(work, first, min(first + _POSITIONS, n_rows))
+        n = len(part.signals)
+        axon = _scratch("axon", (n, d), dtype)
+        e = _scratch("energies", (n, n_nodes), dtype)
+        _run_axons(edges, part, axon)
+        _run_energy_chunks(edges, part, axon, graph.indptr, graph.targets, chunk, tiles, e)
+        _run_softmax(prior, part, gradient, rows, e, nll[first : first + n])
+        if gradient:
+            da, d_axon = (_scratch(name, (_BINS, n * d), dtype) for name in ("da", "d_axon"))
+            _run_gradient_chunks(
+                edges, d_edges, part, axon, dendrites, synapses, graph.indptr, graph.targets,
+                chunk, tiles, e, da, d_axon,
+            )  # fmt: skip
+            _run_axon_gradients(edges, d_edges, part, da, d_axon, d_signals[first : first + n])
+
+
+def _slice(work: _Work, first: int, last: int) -> _Work:
+    """The positions first … last - 1 and their sources."""
+    low = np.searchsorted(work.start, first, side="right") - 1
+    high = np.searchsorted(work.start, last, side="left")
+    start = np.clip(work.start[low : high + 1], first, last) - first
+    rows = [x[first:last] if len(x) else x for x in work[:6]]
+    return _Work(*rows, work.source[low:high], start, work.bin_start, work.share)
 
 
 def _work(
@@ -759,6 +1617,7 @@ def _work(
     incoming: Array,
     first: int,
     candidates: Array | None,
+    width: int,
 ) -> tuple[_Work, Array]:
     """Sort the positions by bin and source, and look up the column of each target.
 
@@ -779,16 +1638,18 @@ def _work(
     chosen = np.empty((len(u), 0), np.int64)
     if candidates is not None:
         chosen = candidates.reshape(len(u), -1)[order]
-    encoding = np.empty((0, d), dtype)
+    encoding = np.empty((0, width), dtype)
     if config.positions != "none":
         rows = position_encoding(config.positions, first + config.first_position, n, d)
-        encoding = rows.astype(dtype)[order % n]
+        encoding = _pad(rows.astype(dtype), width)[order % n]
 
     def column(source: Array, target: Array) -> Array:
         return target if three_part else graph.column(source, target)
 
+    signals = np.empty((len(u), width), dtype)
+    _gather(_pad(incoming.reshape(-1, d), width), order, signals)
     work = _Work(
-        incoming.reshape(-1, d)[order],
+        signals,
         encoding,
         column(u, v),
         graph.log_prior(u, v).astype(dtype),
@@ -802,198 +1663,10 @@ def _work(
     return work, order
 
 
-# Where the packed edges of a source outgrow a core's cache, packing them source by source costs
-# more than it saves. Then the parts of an edge stay apart: the dendrites of all V targets are one
-# matrix, the same for every position, and axon and synapses are added on top.
-
-_CHUNK = 2048  # columns of the dendrites' matrix that are worked on at a time
-_PARTS_ABOVE = 1 << 18  # elements of the packed edges of one source, V d²
-
-
-@_jit(parallel=True)
-def _pack_dendrites(weight: Array, packed: Array) -> None:
-    """(V, d, d) into chunks of targets, each a matrix (d, chunk · d)."""
-    n_nodes, d, _ = weight.shape
-    chunk = max(1, _CHUNK // d)
-    for c in prange((n_nodes + chunk - 1) // chunk):
-        first, last = c * chunk, min((c + 1) * chunk, n_nodes)
-        matrix = packed[first * d * d : last * d * d].reshape(d, last - first, d)
-        for i in range(d):
-            for v in range(first, last):
-                matrix[i, v - first] = weight[v, i]
-
-
-@_jit(parallel=True)
-def _unpack_dendrites(common: Array, d_weight: Array) -> None:
-    """Sum the bins' gradients (_BINS, V d d), packed, into (V, d, d)."""
-    n_nodes, d, _ = d_weight.shape
-    chunk = max(1, _CHUNK // d)
-    for c in prange((n_nodes + chunk - 1) // chunk):
-        first, last = c * chunk, min((c + 1) * chunk, n_nodes)
-        for b in range(common.shape[0]):
-            matrix = common[b, first * d * d : last * d * d].reshape(d, last - first, d)
-            for i in range(d):
-                for v in range(first, last):
-                    for o in range(d):
-                        d_weight[v, i, o] += matrix[i, v - first, o]
-
-
-@_jit(parallel=True, fastmath=_FLAGS)
-def _run_parts(
-    edges: _Edges,
-    d_edges: _Edges,
-    prior: _Prior,
-    work: _Work,
-    indptr: Array,
-    targets: Array,
-    dendrites: Array,
-    common_weight: Array,
-    common_bias: Array,
-    scratch: Array,
-    rows: int,
-    gradient: bool,
-    nll: Array,
-    d_signals: Array,
-) -> None:
-    d = work.signals.shape[1]
-    n_nodes = indptr.size - 1
-    chunk = max(1, _CHUNK // d)
-    dendrite_bias = edges.dendrite_bias.reshape(-1)
-    for b in prange(_BINS):
-        memory = scratch[numba.get_thread_id()]
-        size = rows * n_nodes * d
-        tile = memory[:size]
-        e = memory[size : size + rows * n_nodes].reshape(rows, n_nodes)
-        at = size + rows * n_nodes
-        p, log_weight = memory[at : at + n_nodes], memory[at + n_nodes : at + 2 * n_nodes]
-        at += 2 * n_nodes
-        axon = memory[at : at + rows * d].reshape(rows, d)
-        part = memory[at + rows * d : at + 2 * rows * d]
-        at += 2 * rows * d
-        squares = memory[at : at + chunk * d]
-        d_matrix = memory[at + chunk * d : at + chunk * d + chunk * d * d]
-
-        g = work.bin_start[b]
-        end = work.start[work.bin_start[b + 1]]
-        known = -1  # source that log_weight belongs to
-        for first in range(work.start[g], end, rows):
-            last = min(first + rows, end)
-            n = last - first
-            a = work.signals[first:last]
-            while work.start[g + 1] <= first:
-                g += 1
-            k = g
-            for r in range(first, last):  # the axon's part of every pre-activation
-                if r == work.start[k + 1]:
-                    k += 1
-                u = work.source[k]
-                axon[r - first] = 0
-                if work.encoding.shape[0] > 0:
-                    axon[r - first] = work.encoding[r]
-                _add_product(
-                    a[r - first], edges.main_weight[u], edges.main_bias[u], axon[r - first]
-                )
-
-            for low in range(0, n_nodes, chunk):
-                high = min(low + chunk, n_nodes)
-                width = (high - low) * d
-                h = tile[n * low * d : n * high * d].reshape(n, width)
-                np.dot(a, dendrites[low * d * d : high * d * d].reshape(d, width), h)
-                k = g
-                for r in range(n):
-                    if first + r == work.start[k + 1]:
-                        k += 1
-                    u = work.source[k]
-                    for j in range(*_own(indptr, targets, u, low, high)):
-                        at_target = (targets[j] - low) * d
-                        _add_product(
-                            a[r],
-                            edges.private_weight[j],
-                            edges.private_bias[j],
-                            h[r, at_target : at_target + d],
-                        )
-                    _add_to_all(h[r], axon[r])
-                    bias = dendrite_bias[low * d : high * d]
-                    _answer(h[r], bias, squares[:width], e[r, low:high])
-
-            k = g
-            for r in range(first, last):
-                if r == work.start[k + 1]:
-                    k += 1
-                u = work.source[k]
-                if work.columns.shape[1] > 0:
-                    _candidate_weights(work.columns[r], work.column_priors[r], log_weight)
-                elif u != known:
-                    _weigh_columns(prior, u, targets[:0], False, log_weight)
-                    known = u
-                true = work.true_column[r]
-                row = e[r - first]
-                nll[r] = _softmax(row, log_weight, p) - row[true] - work.true_prior[r]
-                if gradient:
-                    p[true] -= 1
-                    for v in range(n_nodes):
-                        row[v] = p[v] * work.share[0] / max(row[v], _TINY)
-
-            if not gradient:
-                continue
-            da = d_signals[first:last]
-            da[:] = 0
-            axon[:] = 0  # from here on: the gradient that reaches the axon
-            for low in range(0, n_nodes, chunk):
-                high = min(low + chunk, n_nodes)
-                width = (high - low) * d
-                h = tile[n * low * d : n * high * d].reshape(n, width)
-                d_bias = common_bias[b, low * d : high * d]
-                k = g
-                for r in range(n):
-                    if first + r == work.start[k + 1]:
-                        k += 1
-                    u = work.source[k]
-                    for v in range(low, high):
-                        for o in range(d):
-                            j = (v - low) * d + o
-                            h[r, j] *= e[r, v]
-                            axon[r, o] += h[r, j]
-                    for j in range(width):
-                        d_bias[j] += h[r, j]
-                    for j in range(*_own(indptr, targets, u, low, high)):
-                        dh = h[r, (targets[j] - low) * d : (targets[j] - low + 1) * d]
-                        _add_transposed(dh, edges.private_weight[j], da[r])
-                        _add_outer_one(a[r], dh, d_edges.private_weight[j], d_edges.private_bias[j])
-                matrix = dendrites[low * d * d : high * d * d].reshape(d, width)
-                d_part = part[: n * d].reshape(n, d)
-                np.dot(h, matrix.T, d_part)
-                for r in range(n):
-                    for i in range(d):
-                        da[r, i] += d_part[r, i]
-                d_part = d_matrix[: d * width].reshape(d, width)
-                np.dot(a.T, h, d_part)
-                total = common_weight[b, low * d * d : high * d * d]
-                for j in range(total.size):
-                    total[j] += d_matrix[j]
-            k = g
-            for r in range(n):
-                if first + r == work.start[k + 1]:
-                    k += 1
-                u = work.source[k]
-                _add_transposed(axon[r], edges.main_weight[u], da[r])
-                _add_outer_one(a[r], axon[r], d_edges.main_weight[u], d_edges.main_bias[u])
-
-
-@_jit()
-def _own(indptr: Array, targets: Array, u: int, low: int, high: int) -> tuple[int, int]:
-    """First and last private edge of u with a target in low … high - 1."""
-    own = targets[indptr[u] : indptr[u + 1]]
-    return (
-        indptr[u] + np.searchsorted(own, low),
-        indptr[u] + np.searchsorted(own, high),
-    )
-
-
 _SCRATCH: dict[str, Array] = {}
 
 
-def _scratch(name: str, shape: tuple[int, ...], dtype: np.dtype) -> Array:
+def _scratch(name: str, shape: tuple[int, ...], dtype: Any) -> Array:
     """Memory kept from call to call: fresh pages cost as much as the work done in them."""
     size = math.prod(shape)
     held = _SCRATCH.get(name)
@@ -1016,50 +1689,28 @@ def compete(
     """As `minibrillm.reference.compete`."""
     n_streams, n, d = incoming.shape
     dtype, n_nodes = incoming.dtype, graph.n_nodes
-    work, order = _work(graph, config, tokens, incoming, first, candidates)
+    width = _width(config, dtype)
+    work, order = _work(graph, config, tokens, incoming, first, candidates, width)
     three_part = config.edges == "three_part"
-    apart = three_part and n_nodes * d * d > _PARTS_ABOVE
-    n_common = n_nodes if three_part else 1
 
     gradients: dict[str, Array] = {}
     if gradient:
         gradients = {name: np.zeros_like(array) for name, array in parameters.items()}
-    bins = _BINS if gradient else 0
-    common_weight = _scratch("common_weight", (bins, n_common, d, d), dtype)
-    common_bias = _scratch("common_bias", (bins, n_common, d), dtype)
-    common_weight[:] = 0
-    common_bias[:] = 0
     nll = np.empty(len(order), dtype)
-    d_signals = np.empty((len(order) if gradient else 0, d), dtype)
-    edges = _edges(parameters, config)
-    d_edges = _edges(gradients, config) if gradient else edges
-    threads = numba.get_num_threads()
-    if apart:
-        dendrites = _scratch("dendrites", (n_nodes * d * d,), dtype)
-        _pack_dendrites(edges.dendrite_weight, dendrites)
-        rows = max(8, min(64, (1 << 22) // (n_nodes * d)))
-        chunk = max(1, _CHUNK // d)
-        size = rows * n_nodes * (d + 1) + 2 * n_nodes + 2 * rows * d + chunk * d * (d + 1)
-        _run_parts(
-            edges,
-            d_edges,
-            _prior(graph, config),
-            work,
-            graph.indptr,
-            graph.targets,
-            dendrites,
-            common_weight.reshape(bins, n_common * d * d),
-            common_bias.reshape(bins, n_common * d),
-            _scratch("tiles", (threads, size), dtype),
-            rows,
-            gradient,
-            nll,
-            d_signals,
-        )
+    d_signals = np.empty((len(order) if gradient else 0, width), dtype)
+    edges = _edges(parameters, config, width)
+    d_edges = _edges(gradients, config, width) if gradient else edges
+    if three_part and n_nodes * width * width > _PARTS_ABOVE:
+        _run_parts(edges, d_edges, _prior(graph, config), work, graph, gradient, nll, d_signals)
     else:
         n_columns = n_nodes if three_part else int(graph.out_degree.max()) + 1
-        width = n_columns * d
-        size = 3 * d * width + 3 * width + 3 * n_columns + max(_MIN_ROWS * width, _TILE)
+        n_common = (n_nodes if three_part else 1) if gradient else 0
+        common_weight = _scratch("common_weight", (_BINS, n_common * width * width), dtype)
+        common_bias = _scratch("common_bias", (_BINS, n_common * width), dtype)
+        common_weight[:] = 0
+        common_bias[:] = 0
+        size = n_columns * (3 * width * width + 3 * width + 3)
+        size += max(_MIN_ROWS * n_columns * width, _TILE)
         _run_competition(
             edges,
             d_edges,
@@ -1069,24 +1720,21 @@ def compete(
             graph.targets,
             common_weight,
             common_bias,
-            _scratch("tiles", (threads, size), dtype),
+            _scratch("tiles", (numba.get_num_threads(), size), dtype),
             gradient,
             nll,
             d_signals,
         )
-    out_nll, d_incoming = np.empty_like(nll), np.empty_like(d_signals)
+        if gradient:
+            weight, bias = d_edges[2:4] if three_part else d_edges[:2]
+            _add_up(common_weight, weight)
+            _add_up(common_bias, bias)
+    out_nll, d_incoming = np.empty_like(nll), np.empty((len(d_signals), d), dtype)
     out_nll[order] = nll
     if gradient:
-        d_incoming[order] = d_signals
+        _keep_gradients(gradients, d_edges, config, width)
+        _scatter(d_signals, order, d_incoming)
         d_incoming = d_incoming.reshape(incoming.shape)
-        shared = "dendrite" if three_part else "edge"
-        common_bias.sum(axis=0, out=gradients[f"{shared}_bias"][:n_common])
-        if apart:
-            _unpack_dendrites(
-                common_weight.reshape(bins, n_common * d * d), gradients["dendrite_weight"]
-            )
-        else:
-            common_weight.sum(axis=0, out=gradients[f"{shared}_weight"][:n_common])
     return Competition(out_nll.reshape(n_streams, n), d_incoming, gradients)
 
 
@@ -1104,34 +1752,32 @@ def _run_energies(
     out: Array,
 ) -> None:
     d = signals.shape[1]
-    classes = edges.dendrite_weight.shape[0] == 0
+    flat = signals.reshape(-1)
+    classes = edges.dendrite_weight.size == 0
     n_nodes = out.shape[1]
     for r in prange(sources.size):
         u = sources[r]
-        low = indptr[u]
-        h = np.empty((n_nodes, d), signals.dtype)
+        low, high = indptr[u], indptr[u + 1]
+        h = np.empty(n_nodes * d, signals.dtype)
         common = encoding[r].copy()
         # What the edges share is found once: the class of the shared edge, or the axon's part.
         slot = 0 if classes else u
-        _add_product(signals[r], edges.main_weight[slot], edges.main_bias[slot], common)
+        _add_edge(edges.main_weight, edges.main_bias, slot, flat, r * d, common, 0, d)
         for v in range(n_nodes):
-            h[v] = common
-            if not classes:
-                _add_product(signals[r], edges.dendrite_weight[v], edges.dendrite_bias[v], h[v])
-        for e in range(low, indptr[u + 1]):
-            v = targets[e]
-            if classes:
-                h[v] = encoding[r]
-                _add_product(signals[r], edges.main_weight[e + 1], edges.main_bias[e + 1], h[v])
-            else:
-                _add_product(signals[r], edges.private_weight[e], edges.private_bias[e], h[v])
-        for v in range(n_nodes):
-            total = encoding[r, 0] - encoding[r, 0]
-            for o in range(d):
-                cdf, _ = _cdf_pdf(h[v, o])
-                y = h[v, o] * cdf
-                total += y * y
-            out[r, v] = math.sqrt(total)
+            h[v * d : (v + 1) * d] = common
+        if classes:
+            for e in range(low, high):
+                at = targets[e] * d
+                h[at : at + d] = encoding[r]
+                _add_edge(edges.main_weight, edges.main_bias, e + 1, flat, r * d, h, at, d)
+        else:
+            for j in range(h.size):
+                h[j] += edges.dendrite_bias[j]
+            _answers(h, h.size, flat, r * d, edges.dendrite_weight, 0, 1, n_nodes, d)
+            for e in range(low, high):
+                at = targets[e] * d
+                _add_edge(edges.private_weight, edges.private_bias, e, flat, r * d, h, at, d)
+        _hear(h, out[r])
 
 
 @_serial
@@ -1146,18 +1792,38 @@ def energies(
     """As `minibrillm.reference.energies`."""
     n_streams, n, d = incoming.shape
     dtype = incoming.dtype
+    width = _width(config, dtype)
     p = position_encoding(config.positions, first + config.first_position, n, d).astype(dtype)
     out = np.empty((n_streams * n, graph.n_nodes), dtype)
     _run_energies(
-        _edges(parameters, config),
+        _edges(parameters, config, width),
         graph.indptr,
         graph.targets,
         np.ascontiguousarray(tokens).reshape(-1),
-        incoming.reshape(-1, d),
-        np.tile(p, (n_streams, 1)),
+        _pad(incoming.reshape(-1, d), width),
+        _pad(np.tile(p, (n_streams, 1)), width),
         out,
     )
     return out.reshape(n_streams, n, graph.n_nodes)
+
+
+@_jit(parallel=True, fastmath=_FLAGS)
+def _run_squares(array: Array, sums: Array) -> None:
+    block = 1 << 14
+    for b in prange(sums.size):
+        total = 0.0
+        for x in array[b * block : (b + 1) * block]:
+            total += np.float64(x) * np.float64(x)
+        sums[b] = total
+
+
+@_serial
+def sum_of_squares(array: Array) -> float:
+    """As `minibrillm.reference.sum_of_squares`."""
+    flat = array.reshape(-1)
+    sums = np.empty(-(-flat.size // (1 << 14)))
+    _run_squares(flat, sums)
+    return math.fsum(sums)
 
 
 @_jit(parallel=True, fastmath=_FLAGS)

@@ -249,16 +249,14 @@ class BigramPrior:
         float64 array of that shape, nats
         """
         log_p = np.asarray(self.log_backoff[sources] + self.log_unigram[targets])
-        bigram = _find(self._keys, np.asarray(sources, np.int64) * len(self.log_unigram) + targets)
+        bigram = self._index.find(sources, targets)
         seen = bigram >= 0
         log_p[seen] = self.log_probability[bigram[seen]]
         return log_p
 
     @cached_property
-    def _keys(self) -> Array:
-        """u · V + v of each seen bigram, (B,), ascending."""
-        n_nodes = len(self.log_unigram)
-        return np.repeat(np.arange(n_nodes), np.diff(self.indptr)) * n_nodes + self.targets
+    def _index(self) -> PairIndex:
+        return PairIndex(self.indptr, self.targets)
 
 
 # -------------------------------------------------------------------------------------- counting
@@ -357,6 +355,34 @@ def _find(keys: Array, wanted: Array) -> Array:
         return np.full(wanted.shape, -1)
     index = np.minimum(np.searchsorted(keys, wanted), keys.size - 1)
     return np.where(keys[index] == wanted, index, -1)
+
+
+class PairIndex:
+    """Finds pairs u→v that are stored by source (compressed sparse rows, targets ascending)."""
+
+    _TABLE_UP_TO = 1024  # nodes; a table of all pairs then takes 4 MB at most
+
+    def __init__(self, indptr: Array, targets: Array) -> None:
+        self.n_nodes = len(indptr) - 1
+        keys = np.repeat(np.arange(self.n_nodes), np.diff(indptr)) * self.n_nodes + targets
+        self._table = self._keys = None
+        if self.n_nodes <= self._TABLE_UP_TO:
+            self._table = np.full(self.n_nodes**2, -1, np.int32)
+            self._table[keys] = np.arange(keys.size)
+        else:
+            self._keys = keys
+
+    def find(self, sources: Array, targets: Array) -> Array:
+        """Index of every pair, -1 where there is none or the target is negative.
+
+        Integer arrays of one shape (or that broadcast) -> int64 array of that shape.
+        """
+        wanted = np.asarray(sources, np.int64) * self.n_nodes + targets
+        if self._table is None:
+            index = _find(self._keys, wanted)
+        else:
+            index = self._table[wanted].astype(np.int64)
+        return np.where(np.asarray(targets) >= 0, index, -1)
 
 
 def _shift(gram: Array) -> Array:
