@@ -1808,25 +1808,6 @@ def energies(
 
 
 @_jit(parallel=True, fastmath=_FLAGS)
-def _run_squares(array: Array, sums: Array) -> None:
-    block = 1 << 14
-    for b in prange(sums.size):
-        total = 0.0
-        for x in array[b * block : (b + 1) * block]:
-            total += np.float64(x) * np.float64(x)
-        sums[b] = total
-
-
-@_serial
-def sum_of_squares(array: Array) -> float:
-    """As `minibrillm.reference.sum_of_squares`."""
-    flat = array.reshape(-1)
-    sums = np.empty(-(-flat.size // (1 << 14)))
-    _run_squares(flat, sums)
-    return math.fsum(sums)
-
-
-@_jit(parallel=True, fastmath=_FLAGS)
 def _run_adamw(
     parameter: Array, gradient: Array, mean: Array, square: Array, average: Array, c: Array
 ) -> None:

@@ -72,7 +72,7 @@ class AdamW:
                 frozen[name] = self.parameters[name][0].copy()
         # In float64, without BLAS and in one order of names: the same bits with any number of
         # threads, and after a resume, whose arrays come in another order.
-        squares = [self.operations.sum_of_squares(gradients[name]) for name in sorted(gradients)]
+        squares = [np.square(gradients[name], dtype=np.float64).sum() for name in sorted(gradients)]
         norm = math.sqrt(math.fsum(squares))
         if not math.isfinite(norm):
             return norm

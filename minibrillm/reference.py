@@ -363,11 +363,6 @@ def energies(
 # --------------------------------------------------------------------------------------- optimiser
 
 
-def sum_of_squares(array: Array) -> float:
-    """Σ x² over all elements, in float64, for the norm of a gradient."""
-    return float(np.square(array, dtype=np.float64).sum())
-
-
 def adamw(
     parameter: Array,
     gradient: Array,
