@@ -801,44 +801,51 @@ def _add_edge(
     _add_product(h, (h_at, 0, n), a, (a_at, 0, 1), weight, (index * d * d, d, n), 1, d // n, d)
 
 
-@_jit(parallel=True, fastmath=_FLAGS)
-def _run_path(
-    edges: _Edges,
-    main: Array,
-    dendrite: Array,
-    private: Array,
-    keep: Array,
-    gain: Array,
-    z: Array,
-    encoding: Array,
-    a: Array,
-    acc: Array,
-    incoming: Array,
-    pre_activation: Array,
-    signal: Array,
-) -> None:
-    n_streams, n, d = incoming.shape
-    flat_h, flat_a = pre_activation.reshape(-1), a.reshape(-1)
-    for b in prange(n_streams):
-        for i in range(n):
-            at = (b * n + i) * d
-            h = pre_activation[b, i]
-            h[:] = encoding[i]
-            _add_edge(edges.main_weight, edges.main_bias, main[b, i], flat_a, b * d, flat_h, at, d)
-            v, e = dendrite[b, i], private[b, i]
-            if v >= 0:
-                _add_edge(
-                    edges.dendrite_weight, edges.dendrite_bias, v, flat_a, b * d, flat_h, at, d
-                )
-            if e >= 0:
-                _add_edge(edges.private_weight, edges.private_bias, e, flat_a, b * d, flat_h, at, d)
-            for o in range(d):
-                cdf, _ = _cdf_pdf(h[o])
-                s = h[o] * cdf
-                signal[b, i, o] = s
-                incoming[b, i, o] = a[b, o]
-                acc[b, o] = keep[i, o] * acc[b, o] + gain[i] * s
-                a[b, o] = acc[b, o] / z[i + 1, o]
+class _Forward(NamedTuple):
+    """What the path pass reads and writes."""
+
+    main: Array
+    dendrite: Array
+    private: Array
+    keep: Array
+    gain: Array
+    z: Array
+    encoding: Array
+    a: Array
+    acc: Array
+    incoming: Array
+    pre_activation: Array
+    signal: Array
+
+
+@_jit(fastmath=_FLAGS)
+def _stream_forward(edges: _Edges, f: _Forward, b: int) -> None:
+    """One sequence, edge by edge (eq. 1-7)."""
+    _, n, d = f.incoming.shape
+    flat_h, flat_a = f.pre_activation.reshape(-1), f.a.reshape(-1)
+    for i in range(n):
+        at = (b * n + i) * d
+        h = f.pre_activation[b, i]
+        _copy_to(h, 0, f.encoding[i], 0, d)
+        _add_edge(edges.main_weight, edges.main_bias, f.main[b, i], flat_a, b * d, flat_h, at, d)
+        v, e = f.dendrite[b, i], f.private[b, i]
+        if v >= 0:
+            _add_edge(edges.dendrite_weight, edges.dendrite_bias, v, flat_a, b * d, flat_h, at, d)
+        if e >= 0:
+            _add_edge(edges.private_weight, edges.private_bias, e, flat_a, b * d, flat_h, at, d)
+        for o in range(d):
+            cdf, _ = _cdf_pdf(h[o])
+            s = h[o] * cdf
+            f.signal[b, i, o] = s
+            f.incoming[b, i, o] = f.a[b, o]
+            f.acc[b, o] = f.keep[i, o] * f.acc[b, o] + f.gain[i] * s
+            f.a[b, o] = f.acc[b, o] / f.z[i + 1, o]
+
+
+@_jit(parallel=True)
+def _run_path(edges: _Edges, f: _Forward) -> None:
+    for b in prange(len(f.incoming)):
+        _stream_forward(edges, f, np.int64(b))
 
 
 @_serial
@@ -866,8 +873,8 @@ def path_forward(
     a, acc = _pad(state.incoming, width).copy(), _pad(state.accumulator, width).copy()
     z = _pad(schedule.normaliser, width)
     z[:, d:] = 1
-    _run_path(
-        _edges(parameters, config, width),
+    edges = _edges(parameters, config, width)
+    work = _Forward(
         *_indices(graph, config, tokens),
         _pad(schedule.keep, width),
         schedule.gain,
@@ -879,6 +886,10 @@ def path_forward(
         pre_activation,
         signal,
     )
+    if n_streams == 1:  # as in generation: nothing to run in parallel, nor to compile for that
+        _stream_forward(edges, work, 0)
+    else:
+        _run_path(edges, work)
     final = State(
         tokens[:, -1],
         _trim(a, d),
@@ -891,80 +902,97 @@ def path_forward(
     return Path(incoming, signal, pre_activation, start, schedule, state.position, final)
 
 
-@_jit(parallel=True, fastmath=_FLAGS)
-def _run_path_back(
-    edges: _Edges,
-    main: Array,
-    dendrite: Array,
-    private: Array,
-    keep: Array,
-    gain: Array,
-    z: Array,
-    incoming: Array,
-    signal: Array,
-    pre_activation: Array,
-    d_incoming: Array,
-    dh: Array,
-    d_acc: Array,
-    d_keep: Array,
-    d_gain: Array,
-) -> None:
-    n_streams, n, d = incoming.shape
-    flat_dh, flat_da = dh.reshape(-1), d_incoming.reshape(-1)
-    for b in prange(n_streams):
-        for i in range(n - 1, -1, -1):
-            da = d_incoming[b, i]
-            total = d_acc[b, 0] * signal[b, i, 0]
-            for o in range(1, d):
-                total += d_acc[b, o] * signal[b, i, o]
-            d_gain[b, i] = total
+class _Backward(NamedTuple):
+    """What the way back along the path reads and writes."""
+
+    main: Array
+    dendrite: Array
+    private: Array
+    keep: Array
+    gain: Array
+    z: Array
+    incoming: Array
+    signal: Array
+    pre_activation: Array
+    d_incoming: Array
+    dh: Array
+    d_acc: Array
+    d_keep: Array
+    d_gain: Array
+
+
+@_jit(fastmath=_FLAGS)
+def _stream_backward(edges: _Edges, f: _Backward, b: int) -> None:
+    """One sequence, from its last edge to its first (eq. 14-16)."""
+    _, n, d = f.incoming.shape
+    flat_dh, flat_da = f.dh.reshape(-1), f.d_incoming.reshape(-1)
+    for i in range(n - 1, -1, -1):
+        da = f.d_incoming[b, i]
+        total = f.d_acc[b, 0] * f.signal[b, i, 0]
+        for o in range(1, d):
+            total += f.d_acc[b, o] * f.signal[b, i, o]
+        f.d_gain[b, i] = total
+        for o in range(d):
+            f.d_keep[b, o] += f.d_acc[b, o] * f.incoming[b, i, o] * f.z[i, o]
+            h = f.pre_activation[b, i, o]
+            cdf, pdf = _cdf_pdf(h)
+            f.dh[b, i, o] = f.gain[i] * f.d_acc[b, o] * (cdf + h * pdf)
+        at = (b * n + i) * d
+        _add_back(flat_dh, at, edges.main_weight, f.main[b, i] * d * d, flat_da, at, d)
+        v, e = f.dendrite[b, i], f.private[b, i]
+        if v >= 0:
+            _add_back(flat_dh, at, edges.dendrite_weight, v * d * d, flat_da, at, d)
+        if e >= 0:
+            _add_back(flat_dh, at, edges.private_weight, e * d * d, flat_da, at, d)
+        if i > 0:
             for o in range(d):
-                d_keep[b, o] += d_acc[b, o] * incoming[b, i, o] * z[i, o]
-                h = pre_activation[b, i, o]
-                cdf, pdf = _cdf_pdf(h)
-                dh[b, i, o] = gain[i] * d_acc[b, o] * (cdf + h * pdf)
-            at = (b * n + i) * d
-            _add_back(flat_dh, at, edges.main_weight, main[b, i] * d * d, flat_da, at, d)
-            v, e = dendrite[b, i], private[b, i]
-            if v >= 0:
-                _add_back(flat_dh, at, edges.dendrite_weight, v * d * d, flat_da, at, d)
-            if e >= 0:
-                _add_back(flat_dh, at, edges.private_weight, e * d * d, flat_da, at, d)
-            if i > 0:
-                for o in range(d):
-                    d_acc[b, o] = keep[i, o] * d_acc[b, o] + da[o] / z[i, o]
+                f.d_acc[b, o] = f.keep[i, o] * f.d_acc[b, o] + da[o] / f.z[i, o]
+
+
+@_jit(parallel=True)
+def _run_path_back(edges: _Edges, f: _Backward) -> None:
+    for b in prange(len(f.incoming)):
+        _stream_backward(edges, f, np.int64(b))
 
 
 _GATHERED = 64  # positions of one edge part that are brought side by side
 
 
-@_jit(parallel=True, fastmath=_FLAGS)
-def _add_outer(
-    label: Array,
-    start: Array,
-    order: Array,
-    a: Array,
-    dh: Array,
-    d_weight: Array,
-    d_bias: Array,
-    scratch: Array,
-) -> None:
+class _Outer(NamedTuple):
+    """Rows a_r and dh_r, grouped by the edge part whose gradient they make."""
+
+    label: Array
+    start: Array
+    order: Array
+    a: Array
+    dh: Array
+    d_weight: Array
+    d_bias: Array
+
+
+@_jit(fastmath=_FLAGS)
+def _add_part(x: _Outer, memory: Array, k: int) -> None:
+    """Add a_rᵀ dh_r of every row r of one edge part."""
+    d = x.a.shape[1]
+    part = x.label[k]
+    if part >= 0:
+        right = _GATHERED * d
+        for first in range(x.start[k], x.start[k + 1], _GATHERED):
+            rows = min(x.start[k + 1] - first, _GATHERED)
+            for r in range(rows):
+                row = x.order[first + r]
+                for o in range(d):
+                    memory[r * d + o] = x.a[row, o]
+                    memory[right + r * d + o] = x.dh[row, o]
+                _add_to(x.d_bias, part * d, memory, right + r * d, d)
+            _edge_gradients(x.d_weight, part * d * d, memory, 0, memory, right, d, rows, 1, d)
+
+
+@_jit(parallel=True)
+def _add_outer(x: _Outer, scratch: Array) -> None:
     """Add a_rᵀ dh_r of every row r to the edge part it belongs to; one part, one thread."""
-    d = a.shape[1]
-    for k in prange(label.size):
-        part = label[k]
-        if part >= 0:
-            memory = scratch[numba.get_thread_id()]
-            right = _GATHERED * d
-            for first in range(start[k], start[k + 1], _GATHERED):
-                rows = min(start[k + 1] - first, _GATHERED)
-                for r in range(rows):
-                    row = order[first + r]
-                    for o in range(d):
-                        memory[r * d + o] = a[row, o]
-                        memory[right + r * d + o] = dh[row, o]
-                    _add_to(d_bias, part * d, memory, right + r * d, d)
-                _edge_gradients(d_weight, part * d * d, memory, 0, memory, right, d, rows, 1, d)
+    for k in prange(x.label.size):
+        _add_part(x, scratch[numba.get_thread_id()], np.int64(k))
 
 
 @_serial
@@ -992,8 +1020,7 @@ def path_backward(
     d_acc, d_keep = (np.zeros((n_streams, width), dtype) for _ in range(2))
     d_gain = np.empty((n_streams, n), dtype)
     indices = _indices(graph, config, tokens)
-    _run_path_back(
-        _edges(parameters, config, width),
+    work = _Backward(
         *indices,
         _pad(keep, width),
         gain,
@@ -1007,6 +1034,7 @@ def path_backward(
         d_keep,
         d_gain,
     )
+    _run_path_back(_edges(parameters, config, width), work)
     edges = _edges(gradients, config, width)
     a, flat_dh = incoming.reshape(-1, width), dh.reshape(-1, width)
     scratch = _scratch("outer", (numba.get_num_threads(), 2 * _GATHERED * width), dtype)
@@ -1014,7 +1042,7 @@ def path_backward(
         indices, (edges[0:2], edges[2:4], edges[4:6]), strict=True
     ):
         if len(d_weight):
-            _add_outer(*group_by(index), a, flat_dh, d_weight, d_bias, scratch)
+            _add_outer(_Outer(*group_by(index), a, flat_dh, d_weight, d_bias), scratch)
     _keep_gradients(gradients, edges, config, width)
     d_incoming, d_acc, d_keep = (_trim(x, d) for x in (d_incoming, d_acc, d_keep))
     if path.first == 0 and config.start == "node" and n > 0:
@@ -1271,85 +1299,93 @@ _TILE = 1 << 16  # pre-activations in one block of positions, to stay in a core'
 _MIN_ROWS, _MAX_ROWS = 16, 256  # positions in a block
 
 
-@_jit(parallel=True, fastmath=_FLAGS)
-def _run_competition(
-    edges: _Edges,
-    d_edges: _Edges,
-    prior: _Prior,
-    work: _Work,
-    indptr: Array,
-    targets: Array,
-    common_weight: Array,
-    common_bias: Array,
-    scratch: Array,
-    gradient: bool,
-    nll: Array,
-    d_signals: Array,
-) -> None:
-    d = work.signals.shape[1]
-    signals, d_flat = work.signals.reshape(-1), d_signals.reshape(-1)
-    classes = edges.dendrite_weight.size == 0
-    n_nodes = indptr.size - 1
-    for b in prange(_BINS):
-        memory = scratch[numba.get_thread_id()]
-        for g in range(work.bin_start[b], work.bin_start[b + 1]):
-            u = work.source[g]
-            low = indptr[u]
-            own = targets[low : indptr[u + 1]]
-            n_columns = own.size + 1 if classes else n_nodes
-            width = n_columns * d
-            # Carve the scratch memory: edges, their transposes and gradients, one block.
-            at = d * width
-            weight, transposed = memory[:at], memory[at : 2 * at]
-            d_weight, at = memory[2 * at : 3 * at], 3 * at
-            bias, d_bias = memory[at : at + width], memory[at + width : at + 2 * width]
-            y, at = memory[at + 2 * width : at + 3 * width], at + 3 * width
-            e, scale = memory[at : at + n_columns], memory[at + n_columns : at + 2 * n_columns]
-            log_weight = memory[at + 2 * n_columns : at + 3 * n_columns]
-            h = memory[at + 3 * n_columns :]
+class _Sources(NamedTuple):
+    """A competition split by source."""
 
-            _pack(edges, u, low, own, d, weight, bias)
-            _weigh_columns(prior, u, own, classes, log_weight)
-            if gradient:
-                _transpose(weight, n_columns, d, transposed)
-                d_weight[:] = 0
-                d_bias[:] = 0
-            block = max(_MIN_ROWS, min(_MAX_ROWS, _TILE // width // _ROWS * _ROWS))
-            for first in range(work.start[g], work.start[g + 1], block):
-                last = min(first + block, work.start[g + 1])
-                n = last - first
-                for r in range(n):
-                    row = h[r * width : (r + 1) * width]
-                    _copy_to(row, 0, bias, 0, width)
-                    if work.encoding.shape[0] > 0:
-                        _add_to_segments(row, 0, work.encoding[first + r], 0, n_columns, d)
-                _answers(h, width, signals, first * d, weight, 0, n, n_columns, d)
-                for r in range(n):
-                    row = h[r * width : (r + 1) * width]
-                    if gradient:
-                        _answer(row, y, e)
-                    else:
-                        _hear(row, e)
-                    if work.columns.shape[1] > 0:
-                        _candidate_weights(
-                            work.columns[first + r], work.column_priors[first + r], log_weight
-                        )
-                    nll[first + r] = _judge(work, first + r, e, log_weight, scale)
-                    if gradient:
-                        _scale_columns(row, scale, d_bias)
-                if gradient:
-                    d_flat[first * d : last * d] = 0
-                    _signal_gradients(d_flat, first * d, h, width, transposed, n, n_columns, d)
-                    _edge_gradients(d_weight, 0, signals, first * d, h, 0, width, n, n_columns, d)
-            if gradient:
-                _unpack(d_edges, common_weight[b], common_bias[b], u, low, own, d, d_weight, d_bias)
+    indptr: Array
+    targets: Array
+    common_weight: Array
+    common_bias: Array
+    gradient: bool
+    nll: Array
+    d_signals: Array
+
+
+@_jit(fastmath=_FLAGS)
+def _compete_in_bin(
+    edges: _Edges, d_edges: _Edges, prior: _Prior, work: _Work, c: _Sources, memory: Array, b: int
+) -> None:
+    """The sources of one bin (eq. 4-13)."""
+    d = work.signals.shape[1]
+    signals, d_flat = work.signals.reshape(-1), c.d_signals.reshape(-1)
+    classes = edges.dendrite_weight.size == 0
+    n_nodes = c.indptr.size - 1
+    for g in range(work.bin_start[b], work.bin_start[b + 1]):
+        u = work.source[g]
+        low = c.indptr[u]
+        own = c.targets[low : c.indptr[u + 1]]
+        n_columns = own.size + 1 if classes else n_nodes
+        width = n_columns * d
+        # Carve the scratch memory: edges, their transposes and gradients, one block.
+        at = d * width
+        weight, transposed = memory[:at], memory[at : 2 * at]
+        d_weight, at = memory[2 * at : 3 * at], 3 * at
+        bias, d_bias = memory[at : at + width], memory[at + width : at + 2 * width]
+        y, at = memory[at + 2 * width : at + 3 * width], at + 3 * width
+        e, scale = memory[at : at + n_columns], memory[at + n_columns : at + 2 * n_columns]
+        log_weight = memory[at + 2 * n_columns : at + 3 * n_columns]
+        h = memory[at + 3 * n_columns :]
+
+        _pack(edges, u, low, own, d, weight, bias)
+        _weigh_columns(prior, u, own, classes, log_weight)
+        if c.gradient:
+            _transpose(weight, n_columns, d, transposed)
+            d_weight[:] = 0
+            d_bias[:] = 0
+        block = max(_MIN_ROWS, min(_MAX_ROWS, _TILE // width // _ROWS * _ROWS))
+        for first in range(work.start[g], work.start[g + 1], block):
+            last = min(first + block, work.start[g + 1])
+            n = last - first
+            for r in range(n):
+                row = h[r * width : (r + 1) * width]
+                _copy_to(row, 0, bias, 0, width)
+                if work.encoding.shape[0] > 0:
+                    _add_to_segments(row, 0, work.encoding[first + r], 0, n_columns, d)
+            _answers(h, width, signals, first * d, weight, 0, n, n_columns, d)
+            for r in range(n):
+                row = h[r * width : (r + 1) * width]
+                if c.gradient:
+                    _answer(row, y, e)
+                else:
+                    _hear(row, e)
+                if work.columns.shape[1] > 0:
+                    _candidate_weights(
+                        work.columns[first + r], work.column_priors[first + r], log_weight
+                    )
+                c.nll[first + r] = _judge(work, first + r, e, log_weight, scale)
+                if c.gradient:
+                    _scale_columns(row, scale, d_bias)
+            if c.gradient:
+                d_flat[first * d : last * d] = 0
+                _signal_gradients(d_flat, first * d, h, width, transposed, n, n_columns, d)
+                _edge_gradients(d_weight, 0, signals, first * d, h, 0, width, n, n_columns, d)
+        if c.gradient:
+            _unpack(d_edges, c.common_weight[b], c.common_bias[b], u, low, own, d, d_weight, d_bias)
+
+
+@_jit(parallel=True)
+def _run_competition(
+    edges: _Edges, d_edges: _Edges, prior: _Prior, work: _Work, c: _Sources, scratch: Array
+) -> None:
+    for b in prange(_BINS):
+        _compete_in_bin(edges, d_edges, prior, work, c, scratch[numba.get_thread_id()], np.int64(b))
 
 
 # Where the composed edges of a source outgrow a core's cache, composing them source by source
 # costs more than it saves. Then the parts of an edge stay apart. The work is split by target, so
 # that each bin owns the dendrites and synapses whose gradients it adds up; what it sends back to
 # the signals and axons is added up over the bins at the end. Pre-activations are computed twice
-# (energies first, gradients once the softmax is known): cheaper than to keep V d of them per position.
+# (energies first, gradients once the softmax is known): cheaper than to keep V d per position.
 
 _PARTS_ABOVE = 1 << 18  # elements of the composed edges of one source, V d²
 _CHUNK = 1024  # pre-activations of one position that are worked on at a time
@@ -1357,187 +1393,259 @@ _ROWS_AT_ONCE = 64  # positions in a block
 _POSITIONS = 4096  # positions in one call, to bound the memory for energies
 
 
+class _TargetArrays(NamedTuple):
+    """What a competition split by target reads and writes; M positions, sorted by source."""
+
+    indptr: Array
+    targets: Array
+    dendrites: Array  # (V d d,) transposed, for gradients
+    synapses: Array  # (E d d,) likewise
+    chunk: int  # targets that are worked on at a time
+    gradient: bool
+    axon: Array  # (M d,) what every target hears from the source
+    energies: Array  # (M, V); once judged, dloss/dE over E
+    da: Array  # (_BINS, M d) what each bin sends back to the signals
+    d_axon: Array  # (_BINS, M d) and to ``axon``
+    nll: Array
+    d_signals: Array
+
+
+class _Targets(NamedTuple):
+    """A competition split by target. (Numba takes no tuples in tuples into a parallel loop, so
+    that this one is put together inside.)"""
+
+    edges: _Edges
+    d_edges: _Edges
+    prior: _Prior
+    work: _Work
+    its: _TargetArrays
+
+
+@_jit(fastmath=_FLAGS)
+def _hear_axon(c: _Targets, g: int) -> None:
+    """What every target hears from one source: a U + b + P."""
+    d = c.work.signals.shape[1]
+    u, begin, end = c.work.source[g], c.work.start[g], c.work.start[g + 1]
+    for r in range(begin, end):
+        _copy_to(c.its.axon, r * d, c.edges.main_bias, u * d, d)
+        if c.work.encoding.shape[0] > 0:
+            _add_to(c.its.axon, r * d, c.work.encoding[r], 0, d)
+    signals, axon = c.work.signals.reshape(-1), c.its.axon[begin * d : end * d]
+    _answers(axon, d, signals, begin * d, c.edges.main_weight, u * d * d, end - begin, 1, d)
+
+
+@_jit(parallel=True)
+def _run_axons(
+    edges: _Edges, d_edges: _Edges, prior: _Prior, work: _Work, its: _TargetArrays
+) -> None:
+    for g in prange(work.source.size):
+        _hear_axon(_Targets(edges, d_edges, prior, work, its), np.int64(g))
+
+
+@_jit()
+def _own(c: _Targets, g: int, low: int, high: int) -> tuple[int, int]:
+    """First and last private edge of source number g with a target in low … high - 1."""
+    u = c.work.source[g]
+    own = c.its.targets[c.its.indptr[u] : c.its.indptr[u + 1]]
+    return (
+        c.its.indptr[u] + np.searchsorted(own, low),
+        c.its.indptr[u] + np.searchsorted(own, high),
+    )
+
+
 @_jit(fastmath=_FLAGS)
 def _pre_activations(
-    edges: _Edges, work: _Work, axon: Array, indptr: Array, targets: Array,
-    g: int, first: int, last: int, low: int, high: int, h: Array,
-) -> None:  # fmt: skip
+    c: _Targets, g: int, first: int, last: int, low: int, high: int, h: Array
+) -> None:
     """h (rows, width) of the positions first … last - 1 and the targets low … high - 1.
 
     ``g`` is the source of the first position.
     """
-    d = work.signals.shape[1]
-    signals = work.signals.reshape(-1)
-    width, rows, square = (high - low) * d, last - first, d * d
+    d = c.work.signals.shape[1]
+    signals, edges = c.work.signals.reshape(-1), c.edges
+    k, rows, square = high - low, last - first, d * d
     for r in range(rows):
-        _copy_to(h, r * width, edges.dendrite_bias, low * d, width)
-        _add_to_segments(h, r * width, axon, (first + r) * d, high - low, d)
-    _answers(h, width, signals, first * d, edges.dendrite_weight, low * square, rows, high - low, d)
-    while first < last:
-        until = min(last, work.start[g + 1])
-        begin, end = _own(indptr, targets, work.source[g], low, high)
-        for j in range(begin, end):
-            at = (rows - last + first) * width + (targets[j] - low) * d
-            for r in range(until - first):
-                _add_to(h, at + r * width, edges.private_bias, j * d, d)
-            n = _lanes(h)
-            place = (j * square, d, n)
-            rows_here = until - first
-            _add_product(
-                h, (at, width, n), signals, (first * d, d, 1),
-                edges.private_weight, place, rows_here, d // n, d,
-            )  # fmt: skip
-        first = until
+        _copy_to(h, r * k * d, edges.dendrite_bias, low * d, k * d)
+        _add_to_segments(h, r * k * d, c.its.axon, (first + r) * d, k, d)
+    _answers(h, k * d, signals, first * d, edges.dendrite_weight, low * square, rows, k, d)
+    begin = first
+    while begin < last:
+        end = min(last, c.work.start[g + 1])
+        for j in range(*_own(c, g, low, high)):
+            answer = h[(begin - first) * k * d + (c.its.targets[j] - low) * d :]
+            for r in range(end - begin):
+                _add_to(answer, r * k * d, edges.private_bias, j * d, d)
+            _answers(
+                answer,
+                k * d,
+                signals,
+                begin * d,
+                edges.private_weight,
+                j * square,
+                end - begin,
+                1,
+                d,
+            )
+        begin = end
         g += 1
 
 
-@_jit(parallel=True, fastmath=_FLAGS)
-def _run_axons(edges: _Edges, work: _Work, axon: Array) -> None:
-    """What every target hears from the source: a U + b + P, (M, d)."""
-    d = work.signals.shape[1]
-    signals, flat = work.signals.reshape(-1), axon.reshape(-1)
-    for g in prange(work.source.size):
-        u = work.source[g]
-        for r in range(work.start[g], work.start[g + 1]):
-            _copy_to(flat, r * d, edges.main_bias, u * d, d)
-            if work.encoding.shape[0] > 0:
-                _add_to(flat, r * d, work.encoding[r], 0, d)
-        at, rows = work.start[g] * d, work.start[g + 1] - work.start[g]
-        _answers(flat[at:], d, signals, at, edges.main_weight, u * d * d, rows, 1, d)
-
-
-@_jit(parallel=True, fastmath=_FLAGS)
-def _run_energy_chunks(
-    edges: _Edges, work: _Work, axon: Array, indptr: Array, targets: Array,
-    chunk: int, scratch: Array, e: Array,
-) -> None:  # fmt: skip
-    n_nodes, d, n_rows = indptr.size - 1, work.signals.shape[1], work.signals.shape[0]
-    flat_axon = axon.reshape(-1)
-    n_chunks = (n_nodes + chunk - 1) // chunk
-    for b in prange(_BINS):
-        memory = scratch[numba.get_thread_id()]
-        h = memory
-        for c in range(b, n_chunks, _BINS):
-            low, high = c * chunk, min((c + 1) * chunk, n_nodes)
-            width = (high - low) * d
-            g = 0
-            for first in range(0, n_rows, _ROWS_AT_ONCE):
-                last = min(first + _ROWS_AT_ONCE, n_rows)
-                while work.start[g + 1] <= first:
-                    g += 1
-                _pre_activations(
-                    edges, work, flat_axon, indptr, targets, g, first, last, low, high, h
-                )
-                for r in range(last - first):
-                    _hear(h[r * width : (r + 1) * width], e[first + r, low:high])
-
-
-@_jit(parallel=True, fastmath=_FLAGS)
-def _run_softmax(
-    prior: _Prior, work: _Work, gradient: bool, scratch: Array, e: Array, nll: Array
-) -> None:
-    """Losses; the energies become dloss/dE over E."""
-    n_nodes, n_rows = e.shape[1], e.shape[0]
-    none = prior.targets[:0]
-    block = 64
-    for c in prange((n_rows + block - 1) // block):
-        memory = scratch[numba.get_thread_id()]
-        scale, log_weight = memory[:n_nodes], memory[n_nodes : 2 * n_nodes]
-        known = -1  # source that log_weight belongs to
-        first = c * block
-        g = np.searchsorted(work.start, first, side="right") - 1
-        for r in range(first, min(first + block, n_rows)):
-            while work.start[g + 1] <= r:
+@_jit(fastmath=_FLAGS)
+def _energies_in_bin(c: _Targets, memory: Array, b: int) -> None:
+    """Energies of the targets of one bin, for all positions."""
+    n_rows, d = c.work.signals.shape
+    n_nodes = c.its.indptr.size - 1
+    for low in range(b * c.its.chunk, n_nodes, _BINS * c.its.chunk):
+        high = min(low + c.its.chunk, n_nodes)
+        width, g = (high - low) * d, 0
+        for first in range(0, n_rows, _ROWS_AT_ONCE):
+            last = min(first + _ROWS_AT_ONCE, n_rows)
+            while c.work.start[g + 1] <= first:
                 g += 1
-            u = work.source[g]
-            if work.columns.shape[1] > 0:
-                _candidate_weights(work.columns[r], work.column_priors[r], log_weight)
-            elif u != known:
-                _weigh_columns(prior, u, none, False, log_weight)
-                known = u
-            nll[r] = _judge(work, r, e[r], log_weight, scale)
-            if gradient:
-                e[r] = scale
+            _pre_activations(c, g, first, last, low, high, memory)
+            for r in range(last - first):
+                _hear(memory[r * width : (r + 1) * width], c.its.energies[first + r, low:high])
 
 
-@_jit(parallel=True, fastmath=_FLAGS)
-def _run_gradient_chunks(
-    edges: _Edges, d_edges: _Edges, work: _Work, axon: Array, dendrites: Array, synapses: Array,
-    indptr: Array, targets: Array, chunk: int, scratch: Array, scale: Array,
-    da: Array, d_axon: Array,
-) -> None:  # fmt: skip
-    n_nodes, d, n_rows = indptr.size - 1, work.signals.shape[1], work.signals.shape[0]
-    signals, flat_axon = work.signals.reshape(-1), axon.reshape(-1)
-    square = d * d
-    n_chunks = (n_nodes + chunk - 1) // chunk
-    for b in prange(_BINS):
-        memory = scratch[numba.get_thread_id()]
-        h, y, e = memory[2 * chunk * d :], memory[: chunk * d], memory[chunk * d : 2 * chunk * d]
-        da_bin, d_axon_bin = da[b], d_axon[b]
-        da_bin[:] = 0
-        d_axon_bin[:] = 0
-        for c in range(b, n_chunks, _BINS):
-            low, high = c * chunk, min((c + 1) * chunk, n_nodes)
-            width = (high - low) * d
-            d_bias = d_edges.dendrite_bias[low * d : high * d]
-            g = 0
-            for first in range(0, n_rows, _ROWS_AT_ONCE):
-                last = min(first + _ROWS_AT_ONCE, n_rows)
-                while work.start[g + 1] <= first:
-                    g += 1
-                _pre_activations(
-                    edges, work, flat_axon, indptr, targets, g, first, last, low, high, h
-                )
-                for r in range(last - first):
-                    row = h[r * width : (r + 1) * width]
-                    _answer(row, y[:width], e[: high - low])
-                    _scale_columns(row, scale[first + r, low:high], d_bias)
-                    _add_up_segments(row, 0, d_axon_bin, (first + r) * d, high - low, d)
-                n = last - first
-                _signal_gradients(
-                    da_bin, first * d, h, width, dendrites[low * square :], n, high - low, d
-                )
-                _edge_gradients(
-                    d_edges.dendrite_weight, low * square, signals, first * d,
-                    h, 0, width, n, high - low, d,
-                )  # fmt: skip
-                k, r = g, first
-                while r < last:  # synapses, source by source
-                    until = min(last, work.start[k + 1])
-                    for j in range(*_own(indptr, targets, work.source[k], low, high)):
-                        at = (r - first) * width + (targets[j] - low) * d
-                        synapse = synapses[j * square : (j + 1) * square]
-                        _signal_gradients(da_bin, r * d, h[at:], width, synapse, until - r, 1, d)
-                        for i in range(until - r):
-                            _add_to(d_edges.private_bias, j * d, h, at + i * width, d)
-                        _edge_gradients(
-                            d_edges.private_weight, j * square, signals, r * d,
-                            h, at, width, until - r, 1, d,
-                        )  # fmt: skip
-                    r = until
-                    k += 1
-
-
-@_jit(parallel=True, fastmath=_FLAGS)
-def _run_axon_gradients(
-    edges: _Edges, d_edges: _Edges, work: _Work, da: Array, d_axon: Array, d_signals: Array
+@_jit(parallel=True)
+def _run_energy_bins(
+    edges: _Edges, d_edges: _Edges, prior: _Prior, work: _Work, its: _TargetArrays, scratch: Array
 ) -> None:
-    """Add up the bins, then carry what the axons sent on back to axons and signals."""
-    d = work.signals.shape[1]
-    signals, flat = work.signals.reshape(-1), d_signals.reshape(-1)
+    for b in prange(_BINS):
+        _energies_in_bin(
+            _Targets(edges, d_edges, prior, work, its), scratch[numba.get_thread_id()], np.int64(b)
+        )
+
+
+@_jit(fastmath=_FLAGS)
+def _judge_block(c: _Targets, memory: Array, block: int) -> None:
+    """Losses of a block of positions; their energies become dloss/dE over E."""
+    n_rows, n_nodes = c.its.energies.shape
+    none = c.its.targets[:0]
+    scale, log_weight = memory[:n_nodes], memory[n_nodes : 2 * n_nodes]
+    known = -1  # source that log_weight belongs to
+    first = block * _ROWS_AT_ONCE
+    g = np.searchsorted(c.work.start, first, side="right") - 1
+    for r in range(first, min(first + _ROWS_AT_ONCE, n_rows)):
+        while c.work.start[g + 1] <= r:
+            g += 1
+        u = c.work.source[g]
+        if c.work.columns.shape[1] > 0:
+            _candidate_weights(c.work.columns[r], c.work.column_priors[r], log_weight)
+        elif u != known:
+            _weigh_columns(c.prior, u, none, False, log_weight)
+            known = u
+        c.its.nll[r] = _judge(c.work, r, c.its.energies[r], log_weight, scale)
+        if c.its.gradient:
+            _copy_to(c.its.energies[r], 0, scale, 0, n_nodes)
+
+
+@_jit(parallel=True)
+def _run_softmax(
+    edges: _Edges, d_edges: _Edges, prior: _Prior, work: _Work, its: _TargetArrays, scratch: Array
+) -> None:
+    for block in prange((len(its.nll) + _ROWS_AT_ONCE - 1) // _ROWS_AT_ONCE):
+        _judge_block(
+            _Targets(edges, d_edges, prior, work, its),
+            scratch[numba.get_thread_id()],
+            np.int64(block),
+        )
+
+
+@_jit(fastmath=_FLAGS)
+def _gradients_in_bin(c: _Targets, memory: Array, b: int) -> None:
+    """Gradients by way of the targets of one bin, for all positions."""
+    n_rows, d = c.work.signals.shape
+    n_nodes, square = c.its.indptr.size - 1, d * d
+    signals, da, d_axon = c.work.signals.reshape(-1), c.its.da[b], c.its.d_axon[b]
+    da[:] = 0
+    d_axon[:] = 0
+    most = c.its.chunk * d
+    y, e, h = memory[:most], memory[most : 2 * most], memory[2 * most :]
+    for low in range(b * c.its.chunk, n_nodes, _BINS * c.its.chunk):
+        high = min(low + c.its.chunk, n_nodes)
+        k, g = high - low, 0
+        d_bias = c.d_edges.dendrite_bias[low * d : high * d]
+        dendrites = c.its.dendrites[low * square : high * square]
+        for first in range(0, n_rows, _ROWS_AT_ONCE):
+            last = min(first + _ROWS_AT_ONCE, n_rows)
+            rows = last - first
+            while c.work.start[g + 1] <= first:
+                g += 1
+            _pre_activations(c, g, first, last, low, high, h)
+            for r in range(rows):
+                row = h[r * k * d : (r + 1) * k * d]
+                _answer(row, y[: k * d], e[:k])
+                _scale_columns(row, c.its.energies[first + r, low:high], d_bias)
+                _add_up_segments(row, 0, d_axon, (first + r) * d, k, d)
+            _signal_gradients(da, first * d, h, k * d, dendrites, rows, k, d)
+            d_weight = c.d_edges.dendrite_weight
+            _edge_gradients(d_weight, low * square, signals, first * d, h, 0, k * d, rows, k, d)
+            _synapse_gradients(c, g, first, last, low, high, h, da)
+
+
+@_jit(fastmath=_FLAGS)
+def _synapse_gradients(
+    c: _Targets, g: int, first: int, last: int, low: int, high: int, dh: Array, da: Array
+) -> None:
+    """The way back of `_pre_activations`, for the synapses, source by source."""
+    d = c.work.signals.shape[1]
+    signals, stride, square = c.work.signals.reshape(-1), (high - low) * d, d * d
+    begin = first
+    while begin < last:
+        end = min(last, c.work.start[g + 1])
+        for j in range(*_own(c, g, low, high)):
+            at = (begin - first) * stride + (c.its.targets[j] - low) * d
+            synapse = c.its.synapses[j * square : (j + 1) * square]
+            _signal_gradients(da, begin * d, dh[at:], stride, synapse, end - begin, 1, d)
+            for r in range(end - begin):
+                _add_to(c.d_edges.private_bias, j * d, dh, at + r * stride, d)
+            d_weight = c.d_edges.private_weight
+            _edge_gradients(
+                d_weight, j * square, signals, begin * d, dh, at, stride, end - begin, 1, d
+            )
+        begin = end
+        g += 1
+
+
+@_jit(parallel=True)
+def _run_gradient_bins(
+    edges: _Edges, d_edges: _Edges, prior: _Prior, work: _Work, its: _TargetArrays, scratch: Array
+) -> None:
+    for b in prange(_BINS):
+        _gradients_in_bin(
+            _Targets(edges, d_edges, prior, work, its), scratch[numba.get_thread_id()], np.int64(b)
+        )
+
+
+@_jit(fastmath=_FLAGS)
+def _axon_gradient(c: _Targets, g: int) -> None:
+    """One source: add up the bins, carry what its axon sent on back."""
+    d = c.work.signals.shape[1]
+    signals, d_signals, d_axon = (
+        c.work.signals.reshape(-1),
+        c.its.d_signals.reshape(-1),
+        c.its.d_axon[0],
+    )
+    u, begin, end = c.work.source[g], c.work.start[g], c.work.start[g + 1]
+    at, n = begin * d, (end - begin) * d
+    _copy_to(d_signals, at, c.its.da[0], at, n)
+    for b in range(1, _BINS):
+        _add_to(d_signals, at, c.its.da[b], at, n)
+        _add_to(d_axon, at, c.its.d_axon[b], at, n)
+    for r in range(begin, end):
+        _add_back(d_axon, r * d, c.edges.main_weight, u * d * d, d_signals, r * d, d)
+        _add_to(c.d_edges.main_bias, u * d, d_axon, r * d, d)
+    d_weight = c.d_edges.main_weight
+    _edge_gradients(d_weight, u * d * d, signals, at, d_axon, at, d, end - begin, 1, d)
+
+
+@_jit(parallel=True)
+def _run_axon_gradients(
+    edges: _Edges, d_edges: _Edges, prior: _Prior, work: _Work, its: _TargetArrays
+) -> None:
     for g in prange(work.source.size):
-        u = work.source[g]
-        for r in range(work.start[g], work.start[g + 1]):
-            at = r * d
-            for o in range(at, at + d):
-                for b in range(1, da.shape[0]):
-                    da[0, o] += da[b, o]
-                    d_axon[0, o] += d_axon[b, o]
-                flat[o] = da[0, o]
-            _add_back(d_axon[0], at, edges.main_weight, u * d * d, flat, at, d)
-            _add_to(d_edges.main_bias, u * d, d_axon[0], at, d)
-        at, rows = work.start[g] * d, work.start[g + 1] - work.start[g]
-        _edge_gradients(d_edges.main_weight, u * d * d, signals, at, d_axon[0], at, d, rows, 1, d)
+        _axon_gradient(_Targets(edges, d_edges, prior, work, its), np.int64(g))
 
 
 @_jit(parallel=True)
@@ -1548,17 +1656,7 @@ def _transpose_all(edges: Array, d: int, transposed: Array) -> None:
         _transpose(edges[at : at + square], 1, d, transposed[at : at + square])
 
 
-@_jit()
-def _own(indptr: Array, targets: Array, u: int, low: int, high: int) -> tuple[int, int]:
-    """First and last private edge of u with a target in low … high - 1."""
-    own = targets[indptr[u] : indptr[u + 1]]
-    return (
-        indptr[u] + np.searchsorted(own, low),
-        indptr[u] + np.searchsorted(own, high),
-    )
-
-
-def _run_parts(
+def _run_targets(
     edges: _Edges,
     d_edges: _Edges,
     prior: _Prior,
@@ -1569,36 +1667,39 @@ def _run_parts(
     d_signals: Array,
 ) -> None:
     n_rows, d = work.signals.shape
-    dtype, n_nodes = work.signals.dtype, graph.n_nodes
-    threads = numba.get_num_threads()
+    dtype, n_nodes, threads = work.signals.dtype, graph.n_nodes, numba.get_num_threads()
     chunk = max(1, _CHUNK // d)
     tiles = _scratch("tiles", (threads, (_ROWS_AT_ONCE + 2) * chunk * d), dtype)
     rows = _scratch("rows", (threads, 2 * n_nodes), dtype)
-    dendrites, synapses = (
-        _scratch(name, weight.shape if gradient else (0,), dtype)
-        for name, weight in (
-            ("dendrites", edges.dendrite_weight),
-            ("synapses", edges.private_weight),
-        )
-    )
+    dendrites = _scratch("dendrites", (edges.dendrite_weight.size * gradient,), dtype)
+    synapses = _scratch("synapses", (edges.private_weight.size * gradient,), dtype)
     if gradient:
         _transpose_all(edges.dendrite_weight, d, dendrites)
         _transpose_all(edges.private_weight, d, synapses)
     for first in range(0, n_rows, _POSITIONS):
         part = _slice(work, first, min(first + _POSITIONS, n_rows))
         n = len(part.signals)
-        axon = _scratch("axon", (n, d), dtype)
-        e = _scratch("energies", (n, n_nodes), dtype)
-        _run_axons(edges, part, axon)
-        _run_energy_chunks(edges, part, axon, graph.indptr, graph.targets, chunk, tiles, e)
-        _run_softmax(prior, part, gradient, rows, e, nll[first : first + n])
+        its = _TargetArrays(
+            graph.indptr,
+            graph.targets,
+            dendrites,
+            synapses,
+            chunk,
+            gradient,
+            _scratch("axon", (n * d,), dtype),
+            _scratch("energies", (n, n_nodes), dtype),
+            _scratch("da", (_BINS, n * d * gradient), dtype),
+            _scratch("d_axon", (_BINS, n * d * gradient), dtype),
+            nll[first : first + n],
+            d_signals[first : first + n],
+        )
+        c = edges, d_edges, prior, part, its
+        _run_axons(*c)
+        _run_energy_bins(*c, tiles)
+        _run_softmax(*c, rows)
         if gradient:
-            da, d_axon = (_scratch(name, (_BINS, n * d), dtype) for name in ("da", "d_axon"))
-            _run_gradient_chunks(
-                edges, d_edges, part, axon, dendrites, synapses, graph.indptr, graph.targets,
-                chunk, tiles, e, da, d_axon,
-            )  # fmt: skip
-            _run_axon_gradients(edges, d_edges, part, da, d_axon, d_signals[first : first + n])
+            _run_gradient_bins(*c, tiles)
+            _run_axon_gradients(*c)
 
 
 def _slice(work: _Work, first: int, last: int) -> _Work:
@@ -1701,7 +1802,7 @@ def compete(
     edges = _edges(parameters, config, width)
     d_edges = _edges(gradients, config, width) if gradient else edges
     if three_part and n_nodes * width * width > _PARTS_ABOVE:
-        _run_parts(edges, d_edges, _prior(graph, config), work, graph, gradient, nll, d_signals)
+        _run_targets(edges, d_edges, _prior(graph, config), work, graph, gradient, nll, d_signals)
     else:
         n_columns = n_nodes if three_part else int(graph.out_degree.max()) + 1
         n_common = (n_nodes if three_part else 1) if gradient else 0
@@ -1711,20 +1812,17 @@ def compete(
         common_bias[:] = 0
         size = n_columns * (3 * width * width + 3 * width + 3)
         size += max(_MIN_ROWS * n_columns * width, _TILE)
-        _run_competition(
-            edges,
-            d_edges,
-            _prior(graph, config),
-            work,
+        sources = _Sources(
             graph.indptr,
             graph.targets,
             common_weight,
             common_bias,
-            _scratch("tiles", (numba.get_num_threads(), size), dtype),
             gradient,
             nll,
             d_signals,
         )
+        tiles = _scratch("tiles", (numba.get_num_threads(), size), dtype)
+        _run_competition(edges, d_edges, _prior(graph, config), work, sources, tiles)
         if gradient:
             weight, bias = d_edges[2:4] if three_part else d_edges[:2]
             _add_up(common_weight, weight)
@@ -1741,43 +1839,51 @@ def compete(
 # ---------------------------------------------------------------------------- energies, optimiser
 
 
-@_jit(parallel=True, fastmath=_FLAGS)
-def _run_energies(
-    edges: _Edges,
-    indptr: Array,
-    targets: Array,
-    sources: Array,
-    signals: Array,
-    encoding: Array,
-    out: Array,
-) -> None:
-    d = signals.shape[1]
-    flat = signals.reshape(-1)
+class _Everyone(NamedTuple):
+    """Energies of all nodes."""
+
+    indptr: Array
+    targets: Array
+    sources: Array
+    signals: Array
+    encoding: Array
+    out: Array
+
+
+@_jit(fastmath=_FLAGS)
+def _energies_at(edges: _Edges, x: _Everyone, r: int) -> None:
+    """One position."""
+    d = x.signals.shape[1]
+    flat = x.signals.reshape(-1)
     classes = edges.dendrite_weight.size == 0
-    n_nodes = out.shape[1]
-    for r in prange(sources.size):
-        u = sources[r]
-        low, high = indptr[u], indptr[u + 1]
-        h = np.empty(n_nodes * d, signals.dtype)
-        common = encoding[r].copy()
-        # What the edges share is found once: the class of the shared edge, or the axon's part.
-        slot = 0 if classes else u
-        _add_edge(edges.main_weight, edges.main_bias, slot, flat, r * d, common, 0, d)
-        for v in range(n_nodes):
-            h[v * d : (v + 1) * d] = common
-        if classes:
-            for e in range(low, high):
-                at = targets[e] * d
-                h[at : at + d] = encoding[r]
-                _add_edge(edges.main_weight, edges.main_bias, e + 1, flat, r * d, h, at, d)
-        else:
-            for j in range(h.size):
-                h[j] += edges.dendrite_bias[j]
-            _answers(h, h.size, flat, r * d, edges.dendrite_weight, 0, 1, n_nodes, d)
-            for e in range(low, high):
-                at = targets[e] * d
-                _add_edge(edges.private_weight, edges.private_bias, e, flat, r * d, h, at, d)
-        _hear(h, out[r])
+    n_nodes = x.out.shape[1]
+    u = x.sources[r]
+    low, high = x.indptr[u], x.indptr[u + 1]
+    h, common = np.empty(n_nodes * d, x.signals.dtype), np.empty(d, x.signals.dtype)
+    _copy_to(common, 0, x.encoding[r], 0, d)
+    # What the edges share is found once: the class of the shared edge, or the axon's part.
+    slot = 0 if classes else u
+    _add_edge(edges.main_weight, edges.main_bias, slot, flat, r * d, common, 0, d)
+    for v in range(n_nodes):
+        _copy_to(h, v * d, common, 0, d)
+    if classes:
+        for e in range(low, high):
+            at = x.targets[e] * d
+            _copy_to(h, at, x.encoding[r], 0, d)
+            _add_edge(edges.main_weight, edges.main_bias, e + 1, flat, r * d, h, at, d)
+    else:
+        _add_to(h, 0, edges.dendrite_bias, 0, n_nodes * d)
+        _answers(h, h.size, flat, r * d, edges.dendrite_weight, 0, 1, n_nodes, d)
+        for e in range(low, high):
+            at = x.targets[e] * d
+            _add_edge(edges.private_weight, edges.private_bias, e, flat, r * d, h, at, d)
+    _hear(h, x.out[r])
+
+
+@_jit(parallel=True)
+def _run_energies(edges: _Edges, x: _Everyone) -> None:
+    for r in prange(x.sources.size):
+        _energies_at(edges, x, np.int64(r))
 
 
 @_serial
@@ -1795,8 +1901,8 @@ def energies(
     width = _width(config, dtype)
     p = position_encoding(config.positions, first + config.first_position, n, d).astype(dtype)
     out = np.empty((n_streams * n, graph.n_nodes), dtype)
-    _run_energies(
-        _edges(parameters, config, width),
+    edges = _edges(parameters, config, width)
+    work = _Everyone(
         graph.indptr,
         graph.targets,
         np.ascontiguousarray(tokens).reshape(-1),
@@ -1804,6 +1910,10 @@ def energies(
         _pad(np.tile(p, (n_streams, 1)), width),
         out,
     )
+    if len(out) == 1:
+        _energies_at(edges, work, 0)
+    else:
+        _run_energies(edges, work)
     return out.reshape(n_streams, n, graph.n_nodes)
 
 
