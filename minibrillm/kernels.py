@@ -669,12 +669,11 @@ def _transpose(edges: Array, k: int, d: int, transposed: Array) -> None:
 
 
 @_jit(fastmath=_FLAGS)
-def _add_back(
-    dh: Array, dh_at: int, edges: Array, e_at: int, da: Array, da_at: int, d: int
-) -> None:
+def _add_back(dh: Array, weight: Array, index: int, da: Array) -> None:
     """da += dh Wᵀ, for one signal."""
+    d = da.size
     for i in range(d):
-        da[da_at + i] += _dot(dh, dh_at, edges, e_at + i * d, d)
+        da[i] += _dot(dh, 0, weight, (index * d + i) * d, d)
 
 
 @_jit()
@@ -792,13 +791,11 @@ def _indices(graph: TokenGraph, config: ModelConfig, tokens: Array) -> tuple[Arr
 
 
 @_jit(fastmath=_FLAGS)
-def _add_edge(
-    weight: Array, bias: Array, index: int, a: Array, a_at: int, h: Array, h_at: int, d: int
-) -> None:
+def _add_edge(weight: Array, bias: Array, index: int, a: Array, h: Array) -> None:
     """h += a W + b, for one signal."""
-    _add_to(h, h_at, bias, index * d, d)
-    n = _lanes(h)
-    _add_product(h, (h_at, 0, n), a, (a_at, 0, 1), weight, (index * d * d, d, n), 1, d // n, d)
+    d, n = h.size, _lanes(h)
+    _add_to(h, 0, bias, index * d, d)
+    _add_product(h, (0, 0, n), a, (0, 0, 1), weight, (index * d * d, d, n), 1, d // n, d)
 
 
 class _Forward(NamedTuple):
@@ -822,24 +819,23 @@ class _Forward(NamedTuple):
 def _stream_forward(edges: _Edges, f: _Forward, b: int) -> None:
     """One sequence, edge by edge (eq. 1-7)."""
     _, n, d = f.incoming.shape
-    flat_h, flat_a = f.pre_activation.reshape(-1), f.a.reshape(-1)
+    a, acc = f.a[b], f.acc[b]
     for i in range(n):
-        at = (b * n + i) * d
-        h = f.pre_activation[b, i]
+        h, s = f.pre_activation[b, i], f.signal[b, i]
+        keep, gain, z = f.keep[i], f.gain[i], f.z[i + 1]
+        _copy_to(f.incoming[b, i], 0, a, 0, d)
         _copy_to(h, 0, f.encoding[i], 0, d)
-        _add_edge(edges.main_weight, edges.main_bias, f.main[b, i], flat_a, b * d, flat_h, at, d)
+        _add_edge(edges.main_weight, edges.main_bias, f.main[b, i], a, h)
         v, e = f.dendrite[b, i], f.private[b, i]
         if v >= 0:
-            _add_edge(edges.dendrite_weight, edges.dendrite_bias, v, flat_a, b * d, flat_h, at, d)
+            _add_edge(edges.dendrite_weight, edges.dendrite_bias, v, a, h)
         if e >= 0:
-            _add_edge(edges.private_weight, edges.private_bias, e, flat_a, b * d, flat_h, at, d)
+            _add_edge(edges.private_weight, edges.private_bias, e, a, h)
         for o in range(d):
             cdf, _ = _cdf_pdf(h[o])
-            s = h[o] * cdf
-            f.signal[b, i, o] = s
-            f.incoming[b, i, o] = f.a[b, o]
-            f.acc[b, o] = f.keep[i, o] * f.acc[b, o] + f.gain[i] * s
-            f.a[b, o] = f.acc[b, o] / f.z[i + 1, o]
+            s[o] = h[o] * cdf
+            acc[o] = keep[o] * acc[o] + gain * s[o]
+            a[o] = acc[o] / z[o]
 
 
 @_jit(parallel=True)
@@ -925,28 +921,24 @@ class _Backward(NamedTuple):
 def _stream_backward(edges: _Edges, f: _Backward, b: int) -> None:
     """One sequence, from its last edge to its first (eq. 14-16)."""
     _, n, d = f.incoming.shape
-    flat_dh, flat_da = f.dh.reshape(-1), f.d_incoming.reshape(-1)
+    d_acc, d_keep = f.d_acc[b], f.d_keep[b]
     for i in range(n - 1, -1, -1):
-        da = f.d_incoming[b, i]
-        total = f.d_acc[b, 0] * f.signal[b, i, 0]
-        for o in range(1, d):
-            total += f.d_acc[b, o] * f.signal[b, i, o]
-        f.d_gain[b, i] = total
+        a, h, da, dh = f.incoming[b, i], f.pre_activation[b, i], f.d_incoming[b, i], f.dh[b, i]
+        keep, gain, z = f.keep[i], f.gain[i], f.z[i]
+        f.d_gain[b, i] = _dot(d_acc, 0, f.signal[b, i], 0, d)
         for o in range(d):
-            f.d_keep[b, o] += f.d_acc[b, o] * f.incoming[b, i, o] * f.z[i, o]
-            h = f.pre_activation[b, i, o]
-            cdf, pdf = _cdf_pdf(h)
-            f.dh[b, i, o] = f.gain[i] * f.d_acc[b, o] * (cdf + h * pdf)
-        at = (b * n + i) * d
-        _add_back(flat_dh, at, edges.main_weight, f.main[b, i] * d * d, flat_da, at, d)
+            d_keep[o] += d_acc[o] * a[o] * z[o]
+            cdf, pdf = _cdf_pdf(h[o])
+            dh[o] = gain * d_acc[o] * (cdf + h[o] * pdf)
+        _add_back(dh, edges.main_weight, f.main[b, i], da)
         v, e = f.dendrite[b, i], f.private[b, i]
         if v >= 0:
-            _add_back(flat_dh, at, edges.dendrite_weight, v * d * d, flat_da, at, d)
+            _add_back(dh, edges.dendrite_weight, v, da)
         if e >= 0:
-            _add_back(flat_dh, at, edges.private_weight, e * d * d, flat_da, at, d)
+            _add_back(dh, edges.private_weight, e, da)
         if i > 0:
             for o in range(d):
-                f.d_acc[b, o] = f.keep[i, o] * f.d_acc[b, o] + da[o] / f.z[i, o]
+                d_acc[o] = keep[o] * d_acc[o] + da[o] / z[o]
 
 
 @_jit(parallel=True)
@@ -1634,7 +1626,8 @@ def _axon_gradient(c: _Targets, g: int) -> None:
         _add_to(d_signals, at, c.its.da[b], at, n)
         _add_to(d_axon, at, c.its.d_axon[b], at, n)
     for r in range(begin, end):
-        _add_back(d_axon, r * d, c.edges.main_weight, u * d * d, d_signals, r * d, d)
+        here = slice(r * d, (r + 1) * d)
+        _add_back(d_axon[here], c.edges.main_weight, u, d_signals[here])
         _add_to(c.d_edges.main_bias, u * d, d_axon, r * d, d)
     d_weight = c.d_edges.main_weight
     _edge_gradients(d_weight, u * d * d, signals, at, d_axon, at, d, end - begin, 1, d)
@@ -1853,30 +1846,25 @@ class _Everyone(NamedTuple):
 @_jit(fastmath=_FLAGS)
 def _energies_at(edges: _Edges, x: _Everyone, r: int) -> None:
     """One position."""
-    d = x.signals.shape[1]
-    flat = x.signals.reshape(-1)
+    a, encoding = x.signals[r], x.encoding[r]
+    n_nodes, d, u = x.out.shape[1], a.size, x.sources[r]
     classes = edges.dendrite_weight.size == 0
-    n_nodes = x.out.shape[1]
-    u = x.sources[r]
-    low, high = x.indptr[u], x.indptr[u + 1]
-    h, common = np.empty(n_nodes * d, x.signals.dtype), np.empty(d, x.signals.dtype)
-    _copy_to(common, 0, x.encoding[r], 0, d)
+    h, common = np.empty(n_nodes * d, a.dtype), np.empty(d, a.dtype)
+    _copy_to(common, 0, encoding, 0, d)
     # What the edges share is found once: the class of the shared edge, or the axon's part.
-    slot = 0 if classes else u
-    _add_edge(edges.main_weight, edges.main_bias, slot, flat, r * d, common, 0, d)
+    _add_edge(edges.main_weight, edges.main_bias, 0 if classes else u, a, common)
     for v in range(n_nodes):
         _copy_to(h, v * d, common, 0, d)
-    if classes:
-        for e in range(low, high):
-            at = x.targets[e] * d
-            _copy_to(h, at, x.encoding[r], 0, d)
-            _add_edge(edges.main_weight, edges.main_bias, e + 1, flat, r * d, h, at, d)
-    else:
+    if not classes:
         _add_to(h, 0, edges.dendrite_bias, 0, n_nodes * d)
-        _answers(h, h.size, flat, r * d, edges.dendrite_weight, 0, 1, n_nodes, d)
-        for e in range(low, high):
-            at = x.targets[e] * d
-            _add_edge(edges.private_weight, edges.private_bias, e, flat, r * d, h, at, d)
+        _answers(h, h.size, a, 0, edges.dendrite_weight, 0, 1, n_nodes, d)
+    for e in range(x.indptr[u], x.indptr[u + 1]):
+        answer = h[x.targets[e] * d : (x.targets[e] + 1) * d]
+        if classes:
+            _copy_to(answer, 0, encoding, 0, d)
+            _add_edge(edges.main_weight, edges.main_bias, e + 1, a, answer)
+        else:
+            _add_edge(edges.private_weight, edges.private_bias, e, a, answer)
     _hear(h, x.out[r])
 
 
