@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 Array = np.ndarray
 
+# How squares are added up for the norm of a gradient: in blocks, and in each block in lanes side by
+# side, so that reference and kernels find the same number to the last bit.
+SQUARES_BLOCK, SQUARES_LANES = 1 << 16, 16
+
 
 # --------------------------------------------------------------------------- activation, energy
 

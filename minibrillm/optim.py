@@ -72,7 +72,8 @@ class AdamW:
                 frozen[name] = self.parameters[name][0].copy()
         # In float64, without BLAS and in one order of names: the same bits with any number of
         # threads, and after a resume, whose arrays come in another order.
-        norm = math.sqrt(math.fsum(_squares(gradients[name]) for name in sorted(gradients)))
+        squares = [self.operations.sum_of_squares(gradients[name]) for name in sorted(gradients)]
+        norm = math.sqrt(math.fsum(squares))
         if not math.isfinite(norm):
             return norm
         scale = min(1.0, config.clip_norm / (norm + 1e-12)) if config.clip_norm else 1.0
@@ -96,10 +97,3 @@ class AdamW:
             self.parameters[name][0] = value
             self.average[name][0] = value
         return norm
-
-
-def _squares(array: Array) -> float:
-    """Σ x² in float64, piece by piece: squares of a whole array would be twice its size."""
-    flat, size = array.reshape(-1), 1 << 15
-    pieces = (flat[i : i + size] for i in range(0, flat.size, size))
-    return math.fsum(np.square(piece, dtype=np.float64).sum() for piece in pieces)

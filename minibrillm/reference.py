@@ -12,12 +12,15 @@ n + 1 tokens cross n edges; d is the width of a node; K columns compete at one s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from minibrillm.functional import (
+    SQUARES_BLOCK,
+    SQUARES_LANES,
     Competition,
     Groups,
     Path,
@@ -361,6 +364,17 @@ def energies(
 
 
 # --------------------------------------------------------------------------------------- optimiser
+
+
+def sum_of_squares(array: Array) -> float:
+    """Σ x² over all elements, in float64: towards the norm of a gradient."""
+    flat = array.reshape(-1)
+    sums = []
+    for first in range(0, flat.size, SQUARES_BLOCK):
+        block = flat[first : first + SQUARES_BLOCK].astype(np.float64)
+        lanes = np.pad(block, (0, -block.size % SQUARES_LANES)).reshape(-1, SQUARES_LANES)
+        sums.append(np.square(lanes).sum(axis=0))
+    return math.fsum(x for lanes in sums for x in lanes)
 
 
 def adamw(
