@@ -182,9 +182,8 @@ def gelu_sweep(h: Array, gelu: Array, product: Array) -> None:
 # and what is done to the product at once (activation, energy) matters as much as the product. So
 # one tile is written in LLVM's own vectors, which fit whatever registers the machine has.
 
-_VECTOR_BYTES = next(
-    (n for n, f in ((64, "+avx512f"), (32, "+avx")) if f in get_host_cpu_features().split(",")), 16
-)
+_FEATURES = (numba.config.CPU_FEATURES or get_host_cpu_features()).split(",")
+_VECTOR_BYTES = 64 if "+avx512f" in _FEATURES else 32 if "+avx" in _FEATURES else 16
 # Rows of a tile two vectors wide: as many sums as registers hold (AVX has but 16 of them).
 _ROWS = 6 if _VECTOR_BYTES == 32 else 8
 _CHAINS = 4  # sums side by side for a single row, which would else wait for each addition
@@ -217,17 +216,21 @@ class _Emitter:
         self.suffix = f"v{self.lanes}f{dtype.bitwidth}"
 
     def count(self, n: int) -> Any:
+        """A constant."""
         return self.context.get_constant(types.intp, n)
 
     def at(self, pointer: Any, *offsets: Any) -> Any:
+        """A pointer moved on by so many elements."""
         for offset in offsets:
             pointer = self.builder.gep(pointer, [offset])
         return pointer
 
     def data(self, array_type: Any, array: Any) -> Any:
+        """Pointer to an array's first element."""
         return self.context.make_array(array_type)(self.context, self.builder, array).data
 
     def place(self, array_type: Any, array: Any, place: Any) -> tuple[Any, Any, Any]:
+        """A place (see `_add_product`) as pointer and distances."""
         first, one, two = cgutils.unpack_tuple(self.builder, place)
         return self.at(self.data(array_type, array), first), one, two
 
@@ -235,12 +238,15 @@ class _Emitter:
         return self.builder.bitcast(pointer, self.vector.as_pointer())
 
     def load(self, pointer: Any) -> Any:
+        """A whole vector, wherever it lies."""
         return self.builder.load(self._cast(pointer), align=self.bytes)
 
     def store(self, value: Any, pointer: Any) -> None:
+        """The same, the other way."""
         self.builder.store(value, self._cast(pointer), align=self.bytes)
 
     def splat(self, x: Any) -> Any:
+        """A vector of one number, over and over."""
         undefined = ir.Constant(self.vector, ir.Undefined)
         first = self.builder.insert_element(undefined, x, ir.Constant(ir.IntType(32), 0))
         mask = ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), [0] * self.lanes)
@@ -253,6 +259,7 @@ class _Emitter:
         return variable
 
     def multiply_add(self, x: Any, y: Any, total: Any) -> None:
+        """total += x y"""
         name, kind = f"llvm.fmuladd.{self.suffix}", ir.FunctionType(self.vector, [self.vector] * 3)
         function = cgutils.get_or_insert_function(self.builder.module, kind, name)
         value = self.builder.call(function, [x, y, self.builder.load(total)])
@@ -309,11 +316,9 @@ def _make_tile(rows: int, vectors: int, chains: int) -> Callable[..., None]:
     """
 
     def run(c: Any, c_place: Any, a: Any, a_place: Any, b: Any, b_place: Any, depth: Any) -> None:
-        (c_at, c_row, c_vec), (a_at, a_row, a_step), (b_at, b_row, b_vec) = (
-            c_place,
-            a_place,
-            b_place,
-        )
+        c_at, c_row, c_vec = c_place
+        a_at, a_row, a_step = a_place
+        b_at, b_row, b_vec = b_place
         lanes, size = _lanes(c), c.itemsize
         for r in range(rows):
             left = a[a_at + r * a_row :: a_step][:depth]
@@ -407,51 +412,24 @@ def _add_product(
     c: rows and vectors, a: rows and columns, b: rows and vectors are.
     """
     (c_at, c_row, c_vec), (a_at, a_row, a_step), (b_at, b_row, b_vec) = c_place, a_place, b_place
-    for v in range(0, vectors - 1, 2):
-        cv, bv = c_at + v * c_vec, (b_at + v * b_vec, b_row, b_vec)
-        for r in range(0, rows - _ROWS + 1, _ROWS):
-            _tile(
-                c,
-                (cv + r * c_row, c_row, c_vec),
-                a,
-                (a_at + r * a_row, a_row, a_step),
-                b,
-                bv,
-                depth,
-            )
-        for r in range(rows - rows % _ROWS, rows):
-            _row(
-                c,
-                (cv + r * c_row, c_row, c_vec),
-                a,
-                (a_at + r * a_row, a_row, a_step),
-                b,
-                bv,
-                depth,
-            )
-    if vectors % 2:
-        v = vectors - 1
-        cv, bv = c_at + v * c_vec, (b_at + v * b_vec, b_row, b_vec)
-        for r in range(0, rows - _ROWS + 1, _ROWS):
-            _narrow_tile(
-                c,
-                (cv + r * c_row, c_row, c_vec),
-                a,
-                (a_at + r * a_row, a_row, a_step),
-                b,
-                bv,
-                depth,
-            )
-        for r in range(rows - rows % _ROWS, rows):
-            _narrow_row(
-                c,
-                (cv + r * c_row, c_row, c_vec),
-                a,
-                (a_at + r * a_row, a_row, a_step),
-                b,
-                bv,
-                depth,
-            )
+    whole = rows - rows % _ROWS
+    for v in range(0, vectors, 2):
+        b_here = (b_at + v * b_vec, b_row, b_vec)
+        two = v + 1 < vectors
+        for r in range(0, whole, _ROWS):
+            a_here = (a_at + r * a_row, a_row, a_step)
+            c_here = (c_at + v * c_vec + r * c_row, c_row, c_vec)
+            if two:
+                _tile(c, c_here, a, a_here, b, b_here, depth)
+            else:
+                _narrow_tile(c, c_here, a, a_here, b, b_here, depth)
+        for r in range(whole, rows):
+            a_here = (a_at + r * a_row, a_row, a_step)
+            c_here = (c_at + v * c_vec + r * c_row, c_row, c_vec)
+            if two:
+                _row(c, c_here, a, a_here, b, b_here, depth)
+            else:
+                _narrow_row(c, c_here, a, a_here, b, b_here, depth)
 
 
 def _dot(x: Any, x_at: Any, y: Any, y_at: Any, n: Any) -> Any:
@@ -485,12 +463,13 @@ def _dot_overload(x: Any, x_at: Any, y: Any, y_at: Any, n: Any) -> Any:
 
 
 def _make_segments(
-    numpy: Callable[[Array, Array], None], body: Callable[[_Emitter, Any, Any, Any, Any], None]
+    numpy: Callable[[Array, Array], None],
+    body: Callable[[_Emitter, Any, Any, Any, Any, Any], None],
 ) -> Callable[..., None]:
     """An operation on h (K, d) and x, which is flat and starts at ``x_at``.
 
-    ``numpy`` says what is done; ``body`` emits it for one vector of every segment, given the
-    pointers to that vector in the first segment and in x, K, and d.
+    ``numpy`` says what is done; ``body`` emits it for one vector of every segment: it is given
+    where in the segment that vector lies, pointers to h and x, K, and d.
     """
 
     def run(h: Any, h_at: Any, x: Any, x_at: Any, k: Any, d: Any) -> None:
@@ -506,8 +485,7 @@ def _make_segments(
                 emit.at(emit.data(signature.args[i], args[i]), args[i + 1]) for i in (0, 2)
             )
             with emit.each(args[5], emit.lanes) as part:
-                emit.part = part
-                body(emit, emit.at(segments, part), x, args[4], args[5])
+                body(emit, part, segments, x, args[4], args[5])
             return context.get_dummy_value()
 
         return types.void(h, n, x, n, n, n), generate
@@ -522,25 +500,24 @@ def _make_segments(
     return run
 
 
-def _emit_add(emit: _Emitter, h: Any, x: Any, k: Any, d: Any) -> None:
-    common = emit.load(emit.at(x, emit.part))
+def _emit_add(emit: _Emitter, part: Any, h: Any, x: Any, k: Any, d: Any) -> None:
+    common = emit.load(emit.at(x, part))
     with emit.each(k, 1) as segment:
-        at = emit.at(h, emit.builder.mul(segment, d))
+        at = emit.at(h, part, emit.builder.mul(segment, d))
         emit.store(emit.builder.fadd(emit.load(at), common), at)
 
 
-def _emit_sum(emit: _Emitter, h: Any, x: Any, k: Any, d: Any) -> None:
-    target, total = emit.at(x, emit.part), emit.sum_variable()
-    emit.builder.store(emit.load(target), total)
+def _emit_sum(emit: _Emitter, part: Any, h: Any, x: Any, k: Any, d: Any) -> None:
+    target, total = emit.at(x, part), emit.sum_variable()
     with emit.each(k, 1) as segment:
-        value = emit.load(emit.at(h, emit.builder.mul(segment, d)))
+        value = emit.load(emit.at(h, part, emit.builder.mul(segment, d)))
         emit.builder.store(emit.builder.fadd(emit.builder.load(total), value), total)
-    emit.store(emit.builder.load(total), target)
+    emit.store(emit.builder.fadd(emit.load(target), emit.builder.load(total)), target)
 
 
-def _emit_scale(emit: _Emitter, h: Any, x: Any, k: Any, d: Any) -> None:
+def _emit_scale(emit: _Emitter, part: Any, h: Any, x: Any, k: Any, d: Any) -> None:
     with emit.each(k, 1) as segment:
-        at = emit.at(h, emit.builder.mul(segment, d))
+        at = emit.at(h, part, emit.builder.mul(segment, d))
         factor = emit.splat(emit.builder.load(emit.at(x, segment)))
         emit.store(emit.builder.fmul(emit.load(at), factor), at)
 
