@@ -243,13 +243,12 @@ def memory_schedule_backward(
     """
     n = len(schedule.gain)
     z, keep = schedule.normaliser, schedule.keep
-    d_keep, d_gain = d_keep.copy(), d_gain.copy()
-    dz = np.zeros_like(z[0])  # dz_{i+1}
-    for i in reversed(range(n)):
-        d_keep += dz * z[i]
-        d_gain[i] += dz.sum()
-        if i > 0:
-            dz = keep[i] * dz - da_dot_a[i] / z[i]
+    sent = -da_dot_a[1:] / z[1:n]  # a_i = acc_i / z_i, so this reaches z_i, (n - 1, d)
+    dz = np.zeros_like(keep)  # row i: dz_{i+1}
+    for i in reversed(range(n - 1)):
+        dz[i] = keep[i + 1] * dz[i + 1] + sent[i]
+    d_keep = d_keep + (dz * z[:n]).sum(axis=0)
+    d_gain = d_gain + dz.sum(axis=1)
     if config.memory == "leaky":
         decay = keep[0]
         return {"decay_logit": d_keep * decay * (1 - decay)}

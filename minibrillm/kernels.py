@@ -41,7 +41,6 @@ from minibrillm.functional import (
     Path,
     State,
     gelu_derivative,
-    group_by,
     memory_schedule,
     memory_schedule_backward,
     position_encoding,
@@ -74,7 +73,7 @@ def _jit(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
 def cache_folder() -> str:
     """Where compiled kernels are kept between processes."""
-    stats: Any = getattr(_run_adamw, "stats", None)
+    stats: Any = getattr(_update, "stats", None)
     return str(getattr(stats, "cache_path", None) or "none: compiled in each process")
 
 
@@ -950,8 +949,6 @@ def _add_parts(x: _Outer, memory: Array, b: int) -> None:
     right = _GATHERED * d
     for k in x.dealt[x.bin_start[b] : x.bin_start[b + 1]]:
         part = x.label[k]
-        if part < 0:
-            continue
         for first in range(x.start[k], x.start[k + 1], _GATHERED):
             rows = min(x.start[k + 1] - first, _GATHERED)
             for r in range(rows):
@@ -1015,10 +1012,11 @@ def path_backward(
         indices, (edges[0:2], edges[2:4], edges[4:6]), strict=True
     ):
         if len(d_weight):
-            groups = group_by(index)
+            label, start, order = _group(index.reshape(-1), len(d_bias) // width)
             # To bring a matrix to cache and back is worth about 8 rows.
-            dealt = _deal(np.diff(groups.start) + 8.0, _BINS)
-            _add_outer(_Outer(*groups, *dealt, a, flat_dh, d_weight, d_bias), scratch)
+            dealt = _deal(np.diff(start) + 8.0, _BINS)
+            groups = _Outer(label, start, order, *dealt, a, flat_dh, d_weight, d_bias)
+            _add_outer(groups, scratch)
     _keep_gradients(gradients, edges, config, width)
     d_incoming, d_acc, d_keep = (_trim(x, d) for x in (d_incoming, d_acc, d_keep))
     if path.first == 0 and config.start == "node" and n > 0:
@@ -1096,6 +1094,24 @@ class _Work(NamedTuple):
     start: Array  # (G + 1,) first position of each source
     bin_start: Array  # (_BINS + 1,) first source of each bin
     share: Array  # (1,) weight of one position in the mean loss
+
+
+@_jit()
+def _group(labels: Array, n_labels: int) -> tuple[Array, Array, Array]:
+    """`minibrillm.functional.group_by` for labels 0 … n_labels - 1 (counting sort); skips -1."""
+    start = np.zeros(n_labels + 1, np.int64)
+    for x in labels:
+        if x >= 0:
+            start[x + 1] += 1
+    label = np.flatnonzero(start[1:])
+    start = np.cumsum(start)
+    order, fill = np.empty(start[-1], np.int64), start.copy()
+    for r in range(labels.size):
+        x = labels[r]
+        if x >= 0:
+            order[fill[x]] = r
+            fill[x] += 1
+    return label, np.append(start[label], start[-1]), order
 
 
 @_jit()
@@ -1294,6 +1310,8 @@ def _compete_in_bin(
     """The sources of one bin (eq. 4-13)."""
     d = work.signals.shape[1]
     signals, d_flat = work.signals.reshape(-1), c.d_signals.reshape(-1)
+    c.common_weight[b] = 0
+    c.common_bias[b] = 0
     classes = edges.dendrite_weight.size == 0
     n_nodes = c.indptr.size - 1
     for g in range(work.bin_start[b], work.bin_start[b + 1]):
@@ -1703,15 +1721,15 @@ def _work(
     """
     _, n, d = incoming.shape
     dtype, three_part = incoming.dtype, config.edges == "three_part"
-    groups = group_by(tokens[:, :-1])
-    sizes = np.diff(groups.start)
-    columns = graph.n_nodes if three_part else graph.out_degree[groups.label] + 1
+    label, first_of, by_source = _group(tokens[:, :-1].reshape(-1), graph.n_nodes)
+    sizes = np.diff(first_of)
+    columns = graph.n_nodes if three_part else graph.out_degree[label] + 1
     # A source costs its positions (those that fill no tile three times as much), and the packing
     # of its edges, which is worth about a dozen of them.
     bin_start, dealt = _deal(columns * (12.0 + sizes + 2 * (sizes % _ROWS)), _BINS)
     start = np.concatenate([[0], np.cumsum(sizes[dealt])])
-    shift = np.repeat(groups.start[dealt] - start[:-1], sizes[dealt])
-    order = groups.order[np.arange(start[-1]) + shift]
+    shift = np.repeat(first_of[dealt] - start[:-1], sizes[dealt])
+    order = by_source[np.arange(start[-1]) + shift]
 
     u, v = tokens[:, :-1].ravel()[order], tokens[:, 1:].ravel()[order]
     chosen = np.empty((len(u), 0), np.int64)
@@ -1734,12 +1752,27 @@ def _work(
         graph.log_prior(u, v).astype(dtype),
         column(u[:, None], chosen),
         graph.log_prior(u[:, None], chosen).astype(dtype),
-        groups.label[dealt],
+        label[dealt],
         start,
         bin_start,
         np.full(1, 1 / len(u), dtype),
     )
     return work, order
+
+
+@_jit(parallel=True)
+def _clear(array: Array) -> None:
+    for j in prange(array.size):
+        array[j] = 0
+
+
+def _zeros_like(array: Array) -> Array:
+    """As NumPy's, but the threads share the work of bringing memory in."""
+    if array.size <= _AT_ONCE:
+        return np.zeros_like(array)
+    out = np.empty_like(array)
+    _clear(out.reshape(-1))
+    return out
 
 
 _SCRATCH: dict[str, Array] = {}
@@ -1774,7 +1807,7 @@ def compete(
 
     gradients: dict[str, Array] = {}
     if gradient:
-        gradients = {name: np.zeros_like(array) for name, array in parameters.items()}
+        gradients = {name: _zeros_like(array) for name, array in parameters.items()}
     nll = np.empty(len(order), dtype)
     d_signals = np.empty((len(order) if gradient else 0, width), dtype)
     edges = _edges(parameters, config, width)
@@ -1786,8 +1819,6 @@ def compete(
         n_common = (n_nodes if three_part else 1) if gradient else 0
         common_weight = _scratch("common_weight", (_BINS, n_common * width * width), dtype)
         common_bias = _scratch("common_bias", (_BINS, n_common * width), dtype)
-        common_weight[:] = 0
-        common_bias[:] = 0
         size = n_columns * (3 * width * width + 3 * width + 3)
         size += max(_MIN_ROWS * n_columns * width, _TILE)
         sources = _Sources(
@@ -1913,22 +1944,37 @@ def sum_of_squares(array: Array) -> float:
     """As `minibrillm.reference.sum_of_squares`."""
     flat = array.reshape(-1)
     lanes = np.zeros((-(-flat.size // SQUARES_BLOCK), SQUARES_LANES))
-    _run_squares(flat, lanes)
+    if len(lanes) == 1:
+        _add_squares(flat, lanes[0])
+    else:
+        _run_squares(flat, lanes)
     return math.fsum(lanes.ravel())
 
 
-@_jit(parallel=True, fastmath=_FLAGS)
-def _run_adamw(
+_AT_ONCE = 1 << 14  # elements of an array that one thread updates in one go
+
+
+@_jit(fastmath=_FLAGS)
+def _update(
     parameter: Array, gradient: Array, mean: Array, square: Array, average: Array, c: Array
 ) -> None:
     scale, keep, rate, beta1, beta2, correction, epsilon, fade = c
-    for j in prange(parameter.size):
+    for j in range(parameter.size):
         g = gradient[j] * scale
         m = mean[j] + beta1 * (g - mean[j])
         s = square[j] + beta2 * (g * g - square[j])
         p = parameter[j] * keep - rate * m / (np.sqrt(s * correction) + epsilon)
         mean[j], square[j], parameter[j] = m, s, p
         average[j] += fade * (p - average[j])
+
+
+@_jit(parallel=True)
+def _run_update(
+    parameter: Array, gradient: Array, mean: Array, square: Array, average: Array, c: Array
+) -> None:
+    for b in prange((parameter.size + _AT_ONCE - 1) // _AT_ONCE):
+        here = slice(b * _AT_ONCE, (b + 1) * _AT_ONCE)
+        _update(parameter[here], gradient[here], mean[here], square[here], average[here], c)
 
 
 @_serial
@@ -1958,7 +2004,8 @@ def adamw(
         epsilon,
         1 - average_decay,
     )
-    _run_adamw(
+    run = _update if parameter.size <= _AT_ONCE else _run_update
+    run(
         *(array.reshape(-1) for array in (parameter, gradient, mean, square, average)),
         np.array(constants, parameter.dtype),
     )
