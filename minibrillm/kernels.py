@@ -1706,6 +1706,35 @@ def _slice(work: _Work, first: int, last: int) -> _Work:
     return _Work(*rows, work.source[low:high], start, work.bin_start, work.share)
 
 
+@_jit()
+def _arrange(tokens: Array, columns: Array) -> tuple[Array, Array, Array, Array, Array, Array]:
+    """Sort the positions by bin and source; ``columns`` (V,) compete at each source.
+
+    Returns sources, where each of them starts, where each bin does, the order (sorted position k
+    was flat position ``order[k]``), and each position's source and target.
+    """
+    n_streams, n = tokens.shape[0], tokens.shape[1] - 1
+    label, first_of, by_source = _group(tokens[:, :-1].copy().reshape(-1), columns.size)
+    cost = np.empty(label.size)
+    for g in range(label.size):
+        size = first_of[g + 1] - first_of[g]
+        # A source costs its positions (those that fill no tile three times as much), and the
+        # packing of its edges, which is worth about a dozen of them.
+        cost[g] = columns[label[g]] * (12.0 + size + 2 * (size % _ROWS))
+    bin_start, dealt = _deal(cost, _BINS)
+    start = np.zeros(label.size + 1, np.int64)
+    order = np.empty(n_streams * n, np.int64)
+    u, v = np.empty_like(order), np.empty_like(order)
+    k = 0
+    for i in range(dealt.size):
+        for r in by_source[first_of[dealt[i]] : first_of[dealt[i] + 1]]:
+            b, t = divmod(r, n)
+            order[k], u[k], v[k] = r, tokens[b, t], tokens[b, t + 1]
+            k += 1
+        start[i + 1] = k
+    return label[dealt], start, bin_start, order, u, v
+
+
 def _work(
     graph: TokenGraph,
     config: ModelConfig,
@@ -1721,20 +1750,8 @@ def _work(
     """
     _, n, d = incoming.shape
     dtype, three_part = incoming.dtype, config.edges == "three_part"
-    label, first_of, by_source = _group(tokens[:, :-1].reshape(-1), graph.n_nodes)
-    sizes = np.diff(first_of)
-    columns = graph.n_nodes if three_part else graph.out_degree[label] + 1
-    # A source costs its positions (those that fill no tile three times as much), and the packing
-    # of its edges, which is worth about a dozen of them.
-    bin_start, dealt = _deal(columns * (12.0 + sizes + 2 * (sizes % _ROWS)), _BINS)
-    start = np.concatenate([[0], np.cumsum(sizes[dealt])])
-    shift = np.repeat(first_of[dealt] - start[:-1], sizes[dealt])
-    order = by_source[np.arange(start[-1]) + shift]
-
-    u, v = tokens[:, :-1].ravel()[order], tokens[:, 1:].ravel()[order]
-    chosen = np.empty((len(u), 0), np.int64)
-    if candidates is not None:
-        chosen = candidates.reshape(len(u), -1)[order]
+    columns = np.full(graph.n_nodes, graph.n_nodes) if three_part else graph.out_degree + 1
+    source, start, bin_start, order, u, v = _arrange(tokens, columns)
     encoding = np.empty((0, width), dtype)
     if config.positions != "none":
         rows = position_encoding(config.positions, first + config.first_position, n, d)
@@ -1743,6 +1760,10 @@ def _work(
     def column(source: Array, target: Array) -> Array:
         return target if three_part else graph.column(source, target)
 
+    chosen, priors = np.empty((len(u), 0), np.int64), np.empty((len(u), 0), dtype)
+    if candidates is not None:
+        those = candidates.reshape(len(u), -1)[order]
+        chosen, priors = column(u[:, None], those), graph.log_prior(u[:, None], those).astype(dtype)
     signals = np.empty((len(u), width), dtype)
     _gather(_pad(incoming.reshape(-1, d), width), order, signals)
     work = _Work(
@@ -1750,9 +1771,9 @@ def _work(
         encoding,
         column(u, v),
         graph.log_prior(u, v).astype(dtype),
-        column(u[:, None], chosen),
-        graph.log_prior(u[:, None], chosen).astype(dtype),
-        label[dealt],
+        chosen,
+        priors,
+        source,
         start,
         bin_start,
         np.full(1, 1 / len(u), dtype),
