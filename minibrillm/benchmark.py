@@ -55,6 +55,9 @@ KEYS = (
     "speedup_over_grouped",
     "speedup_over_compiled",
     "speedup_over_per_step",
+    "speedup_over_grouped_released",
+    "speedup_over_compiled_released",
+    "speedup_over_per_step_released",
     "speedup_over_grouped_zh16",
     "speedup_over_grouped_zh32",
     "speedup_two_threads",
@@ -77,6 +80,7 @@ class Sizes:
     numpy_streams: int = 4  # the textbook is slow, per_step hungry: fewer sequences for them
     per_step_streams: int = 16
     compiled: bool = True
+    released_peers: bool = True
     d_letters: int = 32
     chinese: int = 850_000
     n_chinese: int = 2048  # nodes
@@ -100,6 +104,7 @@ QUICK = Sizes(
     repeats=5,
     letters=200_000,
     compiled=False,
+    released_peers=False,
     d_chinese=(),
     generated=100,
     positions=2048,
@@ -506,9 +511,11 @@ def training(bench: Bench) -> Section:
         ("", "sequences", "tokens/s", "Numba on all threads is faster by"),
     )
     for suffix, build in bench.cases().items():
-        if suffix == "_released":
+        if suffix == "_released" and not sizes.released_peers:
             continue
-        trainer, streams = build(), sizes.chinese_batch[0] if suffix else sizes.batch[0]
+        trainer = build()
+        streams = trainer.config.batch_size
+        peers = ("grouped",) if suffix.startswith("_zh") else ("grouped", "compiled", "per_step")
         runners = []
         if not suffix:
             slow = bench.trainer(backend="numpy", streams=sizes.numpy_streams)
@@ -518,7 +525,7 @@ def training(bench: Bench) -> Section:
         for k in [most] if suffix else thread_counts(most):
             label = f"Numba, {k} thread{'s' * (k > 1)}"
             runners.append(_Runner(f"{k}_threads", label, streams, _on_threads(k, trainer)))
-        for peer in ("grouped",) if suffix else ("grouped", "compiled", "per_step"):
+        for peer in peers:
             bench.note(f"training{suffix}: {_LABELS[peer]}")
             few = min(streams, sizes.per_step_streams) if peer == "per_step" else streams
             try:
@@ -589,7 +596,7 @@ def _peer(bench: Bench, trainer: Trainer, peer: str, streams: int) -> Side:
         theirs = twin(tokens).item()
         twin_trainer = rivals.TwinTrainer(twin, config)
         twin_trainer.step(tokens, 1e-4)
-    except (UserError, MemoryError) as error:
+    except (UserError, MemoryError, RuntimeError) as error:
         raise _NotAvailable(str(error) or "not enough memory") from None
     _agree(f"the loss of {_LABELS[peer]}", model.loss(tokens), theirs)
     return lambda: twin_trainer.step(draw(), 1e-4)
@@ -669,7 +676,7 @@ def _decoder(bench: Bench, model: BriLLM, ids: Array, state: State) -> Side:
     try:
         decoder = _rivals(bench).PerStepDecoder(model)
         decoder.read(ids[:-1])
-    except (UserError, MemoryError) as error:
+    except (UserError, MemoryError, RuntimeError) as error:
         raise _NotAvailable(str(error) or "not enough memory") from None
     logits = np.asarray(decoder.step(int(ids[-1])))
     ours = model.next_logits(model.read(ids[-1:], state))

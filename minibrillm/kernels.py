@@ -1381,7 +1381,7 @@ def _run_competition(
 # the signals and axons is added up over the bins at the end. Pre-activations are computed twice
 # (energies first, gradients once the softmax is known): cheaper than to keep V d per position.
 
-_PARTS_ABOVE = 1 << 18  # elements of the composed edges of one source, V d²
+_PARTS_ABOVE = 1 << 17  # elements of the composed edges of one source, V d²
 _CHUNK = 1024  # pre-activations of one position that are worked on at a time
 _ROWS_AT_ONCE = 64  # positions in a block
 _POSITIONS = 4096  # positions in one call, to bound the memory for energies
