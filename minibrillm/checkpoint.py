@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
 from minibrillm import __version__
@@ -140,7 +140,10 @@ def load_model(run: Path, backend: str = "numba") -> BriLLM:
         config = ModelConfig.from_json(about["config"])
         tokenizer = tokenizer_from_json(about["tokenizer"])
         arrays = read_arrays(checkpoint / "model.safetensors")
-        graph_arrays = {k: a for k, a in arrays.items() if k.startswith(("graph.", "prior."))}
+        # Copies: what goes on with the graph alone must not keep the whole file on the disk.
+        graph_arrays = {
+            k: a.copy() for k, a in arrays.items() if k.startswith(("graph.", "prior."))
+        }
         parameters = {k: a for k, a in arrays.items() if k not in graph_arrays}
         graph = TokenGraph.from_arrays(graph_arrays)
         return BriLLM(config, tokenizer, graph, parameters, backend)
@@ -203,13 +206,35 @@ def _write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def read_arrays(path: Path) -> dict[str, Array]:
-    """Read a safetensors file; a missing or damaged one is a `UserError`."""
+    """Read a safetensors file; a missing or damaged one is a `UserError`.
+
+    The arrays can be changed, the file does not change with them. Where the system allows it
+    they are the file itself, mapped: parts of a large model that are never used cost no time
+    after the check, and what is used can be dropped when memory runs short.
+    """
     try:
-        return dict(load_file(path))
+        # Elsewhere a mapped file cannot be deleted, as old checkpoints are.
+        return _map_arrays(path) if os.name == "posix" else dict(load_file(path))
     except FileNotFoundError:
         raise UserError(f"{path} is missing; is the run complete?") from None
     except (SafetensorError, ValueError, OSError) as error:
         raise UserError(f"{path} is damaged or cut short ({error})") from None
+
+
+def _map_arrays(path: Path) -> dict[str, Array]:
+    with safe_open(path, framework="numpy"):
+        pass  # it refuses a damaged header and a file cut short
+    arrays = {}
+    with path.open("rb") as file:
+        start = 8 + int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(start - 8))
+        header.pop("__metadata__", None)
+        for name, about in header.items():
+            kind, bits = about["dtype"][0], int(about["dtype"][1:])  # such as F32, I64
+            dtype = np.dtype(f"<{kind.lower()}{bits // 8}")
+            offset, shape = start + about["data_offsets"][0], tuple(about["shape"])
+            arrays[name] = np.memmap(file, dtype, "c", offset, shape).view(np.ndarray)
+    return arrays
 
 
 def read_json(path: Path) -> dict[str, Any]:

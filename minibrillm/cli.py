@@ -176,7 +176,7 @@ def _new_run(
 ) -> Trainer:
     from minibrillm.graph import TokenGraph
     from minibrillm.model import BriLLM
-    from minibrillm.training import Trainer
+    from minibrillm.training import Trainer, check_memory, free_memory
 
     train_ids, heldout_ids = tok.encode(split.train), tok.encode(split.heldout)
     n_edges = training.sequence_length
@@ -188,6 +188,7 @@ def _new_run(
     graph = TokenGraph.from_ids(
         train_ids, tok.n_nodes, min_count=config.min_count, prior=config.prior == "hebbian"
     )
+    check_memory(config, graph.n_nodes, graph.n_edges, free_memory())
     model = BriLLM.create(config, tok, graph, seed=training.seed, backend=backend)
     return Trainer.start(model, train_ids, heldout_ids, training, out)
 
@@ -209,7 +210,7 @@ def _check_same_text(trainer: Trainer, path: Path, heldout: float) -> None:
 
 def _plan(trainer: Trainer, out: Path | None) -> None:
     """Say what is about to happen."""
-    from minibrillm.parameters import training_memory
+    from minibrillm.training import training_memory
 
     model, config = trainer.model, trainer.config
     graph, shape = model.graph, model.config

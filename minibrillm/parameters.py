@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from minibrillm.config import ModelConfig
@@ -17,6 +19,7 @@ _ZERO_AT_FIRST = (
     "dendrite_bias",
     "position_logits",
 )
+_AT_ONCE = 1 << 16  # numbers drawn or checked in one go: whole arrays would take temporary copies
 
 
 def initialise(
@@ -46,15 +49,24 @@ def initialise(
     dict of arrays, named and shaped as `ModelConfig.shapes` says
     """
     parameters: Parameters = {}
+    array: Array
     for name, shape in config.shapes(n_nodes, n_edges).items():
         if name == "decay_logit":
-            array = np.linspace(-2, 3, shape[0])
+            array = np.linspace(-2, 3, shape[0]).astype(dtype)
         elif name in _ZERO_AT_FIRST:
-            array = np.zeros(shape)
+            array = np.zeros(shape, dtype)
         else:
-            array = rng.uniform(-config.initial_range, config.initial_range, shape)
-        parameters[name] = array.astype(dtype)
+            array = np.empty(shape, dtype)
+            for block in _blocks(array):
+                block[...] = rng.uniform(-config.initial_range, config.initial_range, block.size)
+        parameters[name] = array
     return parameters
+
+
+def _blocks(array: Array) -> Iterator[Array]:
+    """A contiguous array piece by piece, as views."""
+    flat = array.reshape(-1)
+    return (flat[first : first + _AT_ONCE] for first in range(0, flat.size, _AT_ONCE))
 
 
 def decays(name: str) -> bool:
@@ -85,12 +97,7 @@ def check_parameters(
             raise UserError(
                 f"the parameter {name!r} is {array.dtype}; expected all float32 or all float64"
             )
-        if not np.isfinite(array).all():
+        if not all(np.isfinite(block).all() for block in _blocks(array)):
             raise UserError(
                 f"the parameter {name!r} holds NaN or infinity; go back to an earlier checkpoint"
             )
-
-
-def training_memory(config: ModelConfig, n_nodes: int, n_edges: int) -> int:
-    """Bytes that training keeps in float32: parameters, gradients, two moments, the average."""
-    return 4 * 5 * config.n_parameters(n_nodes, n_edges)

@@ -22,6 +22,7 @@ from minibrillm.checkpoint import (
     latest_checkpoint,
     load_model,
     load_training,
+    read_arrays,
     read_json,
     save_arrays,
     save_checkpoint,
@@ -86,6 +87,34 @@ def test_a_loaded_model_can_be_changed(run: Path) -> None:
     model = load_model(run, backend="numpy")
     for array in model.parameters.values():
         array += 1
+
+
+def test_a_loaded_model_does_not_hang_on_its_file(run: Path) -> None:
+    model, path = load_model(run, backend="numpy"), newest(run) / "model.safetensors"
+    before = path.read_bytes()
+    kept = {name: array.copy() for name, array in model.parameters.items()}
+    said = model.generate("我", 20, seed=1)
+    for array in load_model(run, backend="numpy").parameters.values():
+        array += 1
+    assert path.read_bytes() == before
+    save_checkpoint(run, tiny(seed=8), training_of(tiny(), 4))
+    assert not path.exists()
+    for name, array in model.parameters.items():
+        assert np.array_equal(array, kept[name])
+    assert model.generate("我", 20, seed=1) == said
+
+
+def test_arrays_of_any_kind_are_read(tmp_path: Path) -> None:
+    kinds = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")
+    arrays = {kind: np.arange(6, dtype=kind).reshape(2, 3) for kind in kinds}
+    arrays |= {"empty": np.zeros((0, 4, 4), np.float32), "number": np.array(3.5)}
+    save_file(arrays, tmp_path / "a.safetensors", metadata={"name": "value"})
+    again = read_arrays(tmp_path / "a.safetensors")
+    assert again.keys() == arrays.keys()
+    for name, array in arrays.items():
+        assert again[name].dtype == array.dtype
+        assert again[name].shape == array.shape
+        assert np.array_equal(again[name], array)
 
 
 def test_training_round_trip(run: Path) -> None:

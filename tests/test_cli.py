@@ -433,6 +433,22 @@ def test_out_that_cannot_be_written(minibrillm: Command, text: Path, tmp_path: P
         is_refused(minibrillm("demo", "--steps", 1, "--out", out), "cannot write to")
 
 
+def test_too_little_memory_is_said_before_the_weights_are_drawn(
+    minibrillm: Command, text: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def drawn(*arguments: object, **settings: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("minibrillm.training.free_memory", lambda: 100_000)
+    monkeypatch.setattr("minibrillm.model.BriLLM.create", drawn)
+    out = tmp_path / "new"
+    said = minibrillm("train", text, "--steps", 1, "--out", out, "--sequence-length", 8)
+    is_refused(said, "training needs about", "are free", "--min-count")
+    assert not out.exists()
+    monkeypatch.setattr("minibrillm.training.free_memory", lambda: 100)
+    is_refused(minibrillm("train", "--resume", "--out", run), "training needs about")
+
+
 def test_out_that_holds_a_run(minibrillm: Command, text: Path, run: Path) -> None:
     before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
     said = minibrillm("train", text, "--steps", 9, "--backend", "numpy", "--out", run, *FEW)

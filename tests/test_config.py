@@ -101,6 +101,17 @@ def test_initial_parameters(name: str) -> None:
     check_parameters(config, 11, 17, parameters)
 
 
+def test_large_arrays_are_drawn_and_checked_whole() -> None:
+    config = ModelConfig.preset("released")
+    parameters = initialise(config, 10, 90, np.random.default_rng(0))
+    weight = parameters["edge_weight"]
+    at_once = np.random.default_rng(0).uniform(-0.5, 0.5, weight.shape)
+    np.testing.assert_array_equal(weight, at_once.astype(np.float32))
+    weight[-1, -1, -1] = np.inf
+    with pytest.raises(UserError, match="'edge_weight' holds NaN or infinity"):
+        check_parameters(config, 10, 90, parameters)
+
+
 def test_synapses_start_at_zero_and_time_constants_are_spread() -> None:
     parameters = initialise(ModelConfig.preset("mini", d_node=6), 11, 17, np.random.default_rng(0))
     assert not parameters["synapse_weight"].any()

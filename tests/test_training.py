@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from minibrillm.checkpoint import latest_checkpoint, load_model, load_training, read_json
-from minibrillm.config import TrainConfig
+from minibrillm.config import ModelConfig, TrainConfig
 from minibrillm.errors import UserError
 from minibrillm.evaluation import window_loss
 from minibrillm.model import BriLLM
@@ -31,10 +31,13 @@ from minibrillm.training import (
     Interrupted,
     Record,
     Trainer,
+    check_memory,
+    free_memory,
     load_text,
     most_frequent_successors,
     read_history,
     text_digest,
+    training_memory,
     with_negatives,
 )
 
@@ -379,6 +382,69 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     for run in (tmp_path / "file", tmp_path / "file" / "run"):
         with pytest.raises(UserError, match="cannot write to"):
             begin(run)
+
+
+# memory
+
+
+@pytest.mark.parametrize(
+    ("preset", "width", "expected"),
+    [
+        ("released", 24, 5 * 24**2),  # weights, gradients, two moments, the average
+        ("released", 32, 5 * 24**2 + 2 * 32**2),  # weights and gradients padded
+        ("mini", 24, 6 * 24**2),  # synapses transposed
+        ("mini", 32, 5 * 24**2 + 3 * 32**2),
+    ],
+)
+def test_training_memory_counts_the_matrices(preset: str, width: int, expected: int) -> None:
+    config = ModelConfig.preset(preset, d_node=24)
+    found = training_memory(config, 4000, 900_000, width)
+    assert found == pytest.approx(4 * 900_000 * expected, rel=0.06)  # biases, nodes
+
+
+def test_training_memory_of_this_machine() -> None:
+    config = ModelConfig.preset("released")
+    assert training_memory(config, 4000, 900_000) == 4 * 5 * config.n_parameters(4000, 900_000)
+
+
+def test_memory_that_is_too_small() -> None:
+    config = ModelConfig.preset("released")
+    need = training_memory(config, 4000, 900_000)
+    check_memory(config, 4000, 900_000, need)
+    with pytest.raises(UserError) as caught:
+        check_memory(config, 4000, 900_000, need - 1)
+    assert str(caught.value) == (
+        "training needs about 19.0 GB of memory, 19.0 GB are free; a new run with --d-node 16 "
+        "needs about 4.9 GB, and a larger --min-count leaves fewer edges"
+    )
+    with pytest.raises(UserError, match=r"2\.4 GB are free; a new run with --d-node [48] needs"):
+        check_memory(config, 4000, 900_000, 2_400_000_000)
+    for free in (1000, -1):
+        with pytest.raises(UserError, match=r" 0\.0 GB are free; a larger --min-count leaves"):
+            check_memory(config, 4000, 900_000, free)
+
+
+def test_free_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("minibrillm.training._CGROUP", tmp_path)
+    machine = free_memory()
+    assert machine > 10**7
+    (tmp_path / "memory.stat").write_text("anon 4000\nfile 9000\n", encoding="utf-8")
+    (tmp_path / "memory.max").write_text("10000\n", encoding="utf-8")
+    assert free_memory() == 6000
+    (tmp_path / "memory.max").write_text("max\n", encoding="utf-8")
+    assert free_memory() == pytest.approx(machine, rel=0.5)
+    (tmp_path / "memory.max").write_text("10000\n", encoding="utf-8")
+    (tmp_path / "memory.stat").write_text("file 9000\n", encoding="utf-8")
+    assert free_memory() == pytest.approx(machine, rel=0.5)
+
+
+def test_resuming_without_enough_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(begin(tmp_path, steps=1))
+    before = contents(tmp_path)
+    monkeypatch.setattr("minibrillm.training.free_memory", lambda: 1000)
+    with pytest.raises(UserError, match="training needs about"):
+        Trainer.resume(tmp_path, "numpy")
+    assert contents(tmp_path) == before
 
 
 # time
