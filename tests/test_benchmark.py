@@ -133,6 +133,11 @@ def test_sides_are_timed_in_turns() -> None:
     times = alternate(sides, 3, clock=lambda: now)
     assert calls == "abababab"  # the first round is not timed
     assert {name: t.tolist() for name, t in times.items()} == {"a": [1, 2, 3], "b": [10, 20, 30]}
+    calls = ""
+    sides = {"a": side("a", *range(6)), "b": side("b", *range(0, 60, 10))}
+    times = alternate(sides, 1, clock=lambda: now, in_a_row=2)
+    assert calls == "aaabbbaaabbb"  # nor the first of a row
+    assert {name: t.tolist() for name, t in times.items()} == {"a": [4.5], "b": [45.0]}
 
 
 @pytest.mark.parametrize(
