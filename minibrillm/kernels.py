@@ -32,7 +32,8 @@ from llvmlite import ir
 from numba import prange, types
 from numba.core import cgutils
 from numba.core.codegen import get_host_cpu_features
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic as _intrinsic
+from numba.extending import overload
 
 from minibrillm.functional import (
     SQUARES_BLOCK,
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 
 Array = np.ndarray
 Parameters = Mapping[str, Array]
+intrinsic: Any = _intrinsic  # compiled code calls it without the first argument
 
 # Sums may be re-ordered and fused so that loops vectorise; NaN and infinity keep their meaning.
 _FLAGS = {"contract", "reassoc", "nsz"}
@@ -181,7 +183,7 @@ def gelu_sweep(h: Array, gelu: Array, product: Array) -> None:
 # and what is done to the product at once (activation, energy) matters as much as the product. So
 # one tile is written in LLVM's own vectors, which fit whatever registers the machine has.
 
-_FEATURES = (numba.config.CPU_FEATURES or get_host_cpu_features()).split(",")
+_FEATURES = (getattr(numba.config, "CPU_FEATURES", None) or get_host_cpu_features()).split(",")
 _VECTOR_BYTES = 64 if "+avx512f" in _FEATURES else 32 if "+avx" in _FEATURES else 16
 # Rows of a tile two vectors wide: as many sums as registers hold (AVX has but 16 of them).
 _ROWS = 6 if _VECTOR_BYTES == 32 else 8
@@ -687,11 +689,9 @@ def _pad(array: Array, width: int, axes: int = 1) -> Array:
     return np.ascontiguousarray(array)
 
 
-def _trim(array: Array, d: int, axes: int = 1) -> Array:
-    """The way back of `_pad`."""
-    if array.shape[-1] == d:
-        return array
-    return np.ascontiguousarray(array[(..., *[slice(d)] * axes)])
+def _trim(array: Array, d: int) -> Array:
+    """The way back of `_pad`, for one axis."""
+    return array if array.shape[-1] == d else np.ascontiguousarray(array[..., :d])
 
 
 class _Edges(NamedTuple):
@@ -1014,8 +1014,8 @@ def path_backward(
         if len(d_weight):
             label, start, order = _group(index.reshape(-1), len(d_bias) // width)
             # To bring a matrix to cache and back is worth about 8 rows.
-            dealt = _deal(np.diff(start) + 8.0, _BINS)
-            groups = _Outer(label, start, order, *dealt, a, flat_dh, d_weight, d_bias)
+            bins, dealt = _deal(np.diff(start) + 8.0, _BINS)
+            groups = _Outer(label, start, order, bins, dealt, a, flat_dh, d_weight, d_bias)
             _add_outer(groups, scratch)
     _keep_gradients(gradients, edges, config, width)
     d_incoming, d_acc, d_keep = (_trim(x, d) for x in (d_incoming, d_acc, d_keep))
@@ -1048,8 +1048,8 @@ def _keep_gradients(
         return  # the kernels worked on the arrays themselves
     for name, flat in zip(_edge_names(config), edges, strict=False):
         axes = 2 if name.endswith("weight") else 1
-        shape = (len(gradients[name]), *[width] * axes)
-        gradients[name][...] = flat.reshape(shape)[(..., *[slice(d)] * axes)]
+        padded = flat.reshape(len(gradients[name]), *[width] * axes)
+        gradients[name][...] = padded[:, :d, :d] if axes == 2 else padded[:, :d]
 
 
 # -------------------------------------------------------------------------------- competition pass
@@ -1702,8 +1702,9 @@ def _slice(work: _Work, first: int, last: int) -> _Work:
     low = np.searchsorted(work.start, first, side="right") - 1
     high = np.searchsorted(work.start, last, side="left")
     start = np.clip(work.start[low : high + 1], first, last) - first
-    rows = [x[first:last] if len(x) else x for x in work[:6]]
-    return _Work(*rows, work.source[low:high], start, work.bin_start, work.share)
+    by_position = ("signals", "encoding", "true_column", "true_prior", "columns", "column_priors")
+    rows = {name: getattr(work, name)[first:last] for name in by_position}
+    return work._replace(source=work.source[low:high], start=start, **rows)
 
 
 @_jit()

@@ -365,12 +365,11 @@ class PairIndex:
     def __init__(self, indptr: Array, targets: Array) -> None:
         self.n_nodes = len(indptr) - 1
         keys = np.repeat(np.arange(self.n_nodes), np.diff(indptr)) * self.n_nodes + targets
-        self._table = self._keys = None
+        self._keys = keys
+        self._table: Array | None = None
         if self.n_nodes <= self._TABLE_UP_TO:
             self._table = np.full(self.n_nodes**2, -1, np.int32)
             self._table[keys] = np.arange(keys.size)
-        else:
-            self._keys = keys
 
     def find(self, sources: Array, targets: Array) -> Array:
         """Index of every pair, -1 where there is none or the target is negative.
