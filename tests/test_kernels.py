@@ -16,7 +16,7 @@ from scipy.special import ndtr
 
 from minibrillm import kernels, reference
 from minibrillm.config import ModelConfig
-from minibrillm.functional import gelu, gelu_derivative
+from minibrillm.functional import SQUARES_BLOCK, gelu, gelu_derivative
 from minibrillm.model import BriLLM
 
 # Large enough for the competition with the parts of an edge kept apart, which small graphs skip.
@@ -204,3 +204,12 @@ def test_kernels_run_without_the_compiler() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("size", [1, 15, 16, 17, SQUARES_BLOCK, 2 * SQUARES_BLOCK + 5])
+def test_squares_add_up_to_the_same_bits(size: int, dtype: type) -> None:
+    x = np.random.default_rng(size).standard_normal((1, size)).astype(dtype)
+    found = kernels.sum_of_squares(x)
+    assert found == reference.sum_of_squares(x)
+    assert found == pytest.approx(float((x.astype(np.longdouble) ** 2).sum()), rel=1e-13)
