@@ -40,6 +40,7 @@ from minibrillm.functional import (
     SQUARES_LANES,
     Competition,
     Path,
+    Schedule,
     State,
     gelu_derivative,
     memory_schedule,
@@ -755,14 +756,30 @@ def _prior(graph: TokenGraph, config: ModelConfig) -> _Prior:
     )
 
 
-def _indices(graph: TokenGraph, config: ModelConfig, tokens: Array) -> tuple[Array, Array, Array]:
-    """Rows of `_Edges` that make up each edge of the path, (B, n) each; -1: no such part."""
+class _Steps(NamedTuple):
+    """The edges of the path as rows of `_Edges`, -1 for no such part, and how the memory moves."""
+
+    main: Array  # (B, n)
+    dendrite: Array
+    private: Array
+    keep: Array  # (n, d)
+    gain: Array  # (n,)
+    z: Array  # (n + 1, d), 1 where d is padded: it divides
+
+
+def _steps(
+    graph: TokenGraph, config: ModelConfig, tokens: Array, schedule: Schedule, width: int
+) -> _Steps:
     u, v = tokens[:, :-1], tokens[:, 1:]
     edge = graph.edge(u, v)
     if config.edges == "shared":
         none = np.full_like(edge, -1)
-        return edge + 1, none, none
-    return np.ascontiguousarray(u), np.ascontiguousarray(v), edge
+        parts = edge + 1, none, none
+    else:
+        parts = np.ascontiguousarray(u), np.ascontiguousarray(v), edge
+    z = _pad(schedule.normaliser, width)
+    z[:, config.d_node :] = 1
+    return _Steps(*parts, _pad(schedule.keep, width), schedule.gain, z)
 
 
 # --------------------------------------------------------------------------------------- path pass
@@ -779,12 +796,6 @@ def _add_edge(weight: Array, bias: Array, index: int, a: Array, h: Array) -> Non
 class _Forward(NamedTuple):
     """What the path pass reads and writes."""
 
-    main: Array
-    dendrite: Array
-    private: Array
-    keep: Array
-    gain: Array
-    z: Array
     encoding: Array
     a: Array
     acc: Array
@@ -794,17 +805,17 @@ class _Forward(NamedTuple):
 
 
 @_jit(fastmath=_FLAGS)
-def _stream_forward(edges: _Edges, f: _Forward, b: int) -> None:
+def _stream_forward(edges: _Edges, steps: _Steps, f: _Forward, b: int) -> None:
     """One sequence, edge by edge (eq. 1-7)."""
     _, n, d = f.incoming.shape
     a, acc = f.a[b], f.acc[b]
     for i in range(n):
         h, s = f.pre_activation[b, i], f.signal[b, i]
-        keep, gain, z = f.keep[i], f.gain[i], f.z[i + 1]
+        keep, gain, z = steps.keep[i], steps.gain[i], steps.z[i + 1]
         _copy_to(f.incoming[b, i], 0, a, 0, d)
         _copy_to(h, 0, f.encoding[i], 0, d)
-        _add_edge(edges.main_weight, edges.main_bias, f.main[b, i], a, h)
-        v, e = f.dendrite[b, i], f.private[b, i]
+        _add_edge(edges.main_weight, edges.main_bias, steps.main[b, i], a, h)
+        v, e = steps.dendrite[b, i], steps.private[b, i]
         if v >= 0:
             _add_edge(edges.dendrite_weight, edges.dendrite_bias, v, a, h)
         if e >= 0:
@@ -817,9 +828,9 @@ def _stream_forward(edges: _Edges, f: _Forward, b: int) -> None:
 
 
 @_jit(parallel=True)
-def _run_path(edges: _Edges, f: _Forward) -> None:
+def _run_path(edges: _Edges, steps: _Steps, f: _Forward) -> None:
     for b in prange(len(f.incoming)):
-        _stream_forward(edges, f, np.int64(b))
+        _stream_forward(edges, steps, f, np.int64(b))
 
 
 @_serial
@@ -845,25 +856,12 @@ def path_forward(
     incoming = np.empty((n_streams, n, width), dtype)
     pre_activation, signal = np.empty_like(incoming), np.empty_like(incoming)
     a, acc = _pad(state.incoming, width).copy(), _pad(state.accumulator, width).copy()
-    z = _pad(schedule.normaliser, width)
-    z[:, d:] = 1
-    edges = _edges(parameters, config, width)
-    work = _Forward(
-        *_indices(graph, config, tokens),
-        _pad(schedule.keep, width),
-        schedule.gain,
-        z,
-        _pad(encoding, width),
-        a,
-        acc,
-        incoming,
-        pre_activation,
-        signal,
-    )
+    edges, steps = _edges(parameters, config, width), _steps(graph, config, tokens, schedule, width)
+    work = _Forward(_pad(encoding, width), a, acc, incoming, pre_activation, signal)
     if n_streams == 1:  # as in generation: nothing to run in parallel, nor to compile for that
-        _stream_forward(edges, work, 0)
+        _stream_forward(edges, steps, work, 0)
     else:
-        _run_path(edges, work)
+        _run_path(edges, steps, work)
     final = State(
         tokens[:, -1],
         _trim(a, d),
@@ -879,12 +877,6 @@ def path_forward(
 class _Backward(NamedTuple):
     """What the way back along the path reads and writes."""
 
-    main: Array
-    dendrite: Array
-    private: Array
-    keep: Array
-    gain: Array
-    z: Array
     incoming: Array
     signal: Array
     pre_activation: Array
@@ -896,20 +888,20 @@ class _Backward(NamedTuple):
 
 
 @_jit(fastmath=_FLAGS)
-def _stream_backward(edges: _Edges, f: _Backward, b: int) -> None:
+def _stream_backward(edges: _Edges, steps: _Steps, f: _Backward, b: int) -> None:
     """One sequence, from its last edge to its first (eq. 14-16)."""
     _, n, d = f.incoming.shape
     d_acc, d_keep = f.d_acc[b], f.d_keep[b]
     for i in range(n - 1, -1, -1):
         a, h, da, dh = f.incoming[b, i], f.pre_activation[b, i], f.d_incoming[b, i], f.dh[b, i]
-        keep, gain, z = f.keep[i], f.gain[i], f.z[i]
+        keep, gain, z = steps.keep[i], steps.gain[i], steps.z[i]
         f.d_gain[b, i] = _dot(d_acc, 0, f.signal[b, i], 0, d)
         for o in range(d):
             d_keep[o] += d_acc[o] * a[o] * z[o]
             cdf, pdf = _cdf_pdf(h[o])
             dh[o] = gain * d_acc[o] * (cdf + h[o] * pdf)
-        _add_back(dh, edges.main_weight, f.main[b, i], da)
-        v, e = f.dendrite[b, i], f.private[b, i]
+        _add_back(dh, edges.main_weight, steps.main[b, i], da)
+        v, e = steps.dendrite[b, i], steps.private[b, i]
         if v >= 0:
             _add_back(dh, edges.dendrite_weight, v, da)
         if e >= 0:
@@ -920,9 +912,9 @@ def _stream_backward(edges: _Edges, f: _Backward, b: int) -> None:
 
 
 @_jit(parallel=True)
-def _run_path_back(edges: _Edges, f: _Backward) -> None:
+def _run_path_back(edges: _Edges, steps: _Steps, f: _Backward) -> None:
     for b in prange(len(f.incoming)):
-        _stream_backward(edges, f, np.int64(b))
+        _stream_backward(edges, steps, f, np.int64(b))
 
 
 _GATHERED = 64  # positions of one edge part that are brought side by side
@@ -976,40 +968,24 @@ def path_backward(
 ) -> dict[str, Array]:
     """As `minibrillm.reference.path_backward`."""
     gradients = competition.gradients
-    keep, gain, z = path.schedule.keep, path.schedule.gain, path.schedule.normaliser
     n_streams, n, d = path.incoming.shape
     dtype = path.incoming.dtype
     width = _width(config, dtype)
-    # Padded: a width that no signal has. Its gradients stay zero; z only has to be finite.
-    wide_z = _pad(z, width)
-    wide_z[:, d:] = 1
     incoming = _pad(path.incoming, width)
     d_incoming = _pad(competition.d_incoming, width)
     d_incoming = d_incoming.copy() if d_incoming is competition.d_incoming else d_incoming
     dh = np.empty_like(d_incoming)
     d_acc, d_keep = (np.zeros((n_streams, width), dtype) for _ in range(2))
     d_gain = np.empty((n_streams, n), dtype)
-    indices = _indices(graph, config, tokens)
-    work = _Backward(
-        *indices,
-        _pad(keep, width),
-        gain,
-        wide_z,
-        incoming,
-        _pad(path.signal, width),
-        _pad(path.pre_activation, width),
-        d_incoming,
-        dh,
-        d_acc,
-        d_keep,
-        d_gain,
-    )
-    _run_path_back(_edges(parameters, config, width), work)
+    steps = _steps(graph, config, tokens, path.schedule, width)
+    signal, pre_activation = _pad(path.signal, width), _pad(path.pre_activation, width)
+    work = _Backward(incoming, signal, pre_activation, d_incoming, dh, d_acc, d_keep, d_gain)
+    _run_path_back(_edges(parameters, config, width), steps, work)
     edges = _edges(gradients, config, width)
     a, flat_dh = incoming.reshape(-1, width), dh.reshape(-1, width)
     scratch = _scratch("outer", (numba.get_num_threads(), 2 * _GATHERED * width), dtype)
     for index, (d_weight, d_bias) in zip(
-        indices, (edges[0:2], edges[2:4], edges[4:6]), strict=True
+        steps[:3], (edges[0:2], edges[2:4], edges[4:6]), strict=True
     ):
         if len(d_weight):
             label, start, order = _group(index.reshape(-1), len(d_bias) // width)
@@ -1022,7 +998,7 @@ def path_backward(
     if path.first == 0 and config.start == "node" and n > 0:
         d_start = d_incoming[:, 0]
         if config.memory == "leaky":
-            d_start = d_start + keep[0] * d_acc
+            d_start = d_start + path.schedule.keep[0] * d_acc
         np.add.at(gradients["node_bias"], tokens[:, 0], d_start * gelu_derivative(path.start))
     da_dot_a = np.einsum("bnd,bnd->nd", d_incoming, path.incoming)
     gradients.update(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,8 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import Command
 
-from minibrillm import benchmark, cli
+from minibrillm import benchmark
 from minibrillm.benchmark import (
     KEYS,
     SECTIONS,
@@ -237,23 +237,15 @@ def torch(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 @pytest.fixture
 def bench(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, minibrillm: Command
 ) -> Callable[..., tuple[int, str, str]]:
     """``minibrillm bench`` with tiny sizes, in this process: exit code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(benchmark, "FULL", TINY)
     monkeypatch.setattr(benchmark, "QUICK", TINY)
 
     def command(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["minibrillm", "bench", *map(str, arguments)])
-        code: object = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code or 0
-        out, err = capsys.readouterr()
-        assert isinstance(code, int)
-        return code, out, err
+        result = minibrillm("bench", *arguments)
+        return result.code, result.out, result.err
 
     return command
 
