@@ -158,6 +158,14 @@ class Competition(NamedTuple):
     gradients: dict[str, Array]  # by parameter name, empty without gradients
 
 
+def position_shares(weights: Array | None, n_positions: int) -> Array:
+    """Share of each position in the mean loss, summing to 1: (B, n) or None -> float64 (B n,)."""
+    if weights is None:
+        return np.full(n_positions, 1 / n_positions)
+    flat = np.asarray(weights, np.float64).reshape(-1)
+    return flat / flat.sum()
+
+
 def start_state(
     parameters: Mapping[str, Array], config: ModelConfig, nodes: Array
 ) -> tuple[State, Array]:

@@ -46,6 +46,7 @@ from minibrillm.functional import (
     memory_schedule,
     memory_schedule_backward,
     position_encoding,
+    position_shares,
     start_state,
 )
 
@@ -1069,7 +1070,7 @@ class _Work(NamedTuple):
     source: Array  # (G,)
     start: Array  # (G + 1,) first position of each source
     bin_start: Array  # (_BINS + 1,) first source of each bin
-    share: Array  # (1,) weight of one position in the mean loss
+    share: Array  # (M,) weight of each position in the mean loss
 
 
 @_jit()
@@ -1259,7 +1260,7 @@ def _judge(work: _Work, r: int, e: Array, log_weight: Array, scale: Array) -> fl
     scale[true] -= 1
     for k in range(e.size):
         # y = 0 where the energy is 0, so any finite scale gives 0.
-        scale[k] = scale[k] * work.share[0] / max(e[k], _TINY)
+        scale[k] = scale[k] * work.share[r] / max(e[k], _TINY)
     return normaliser - e[true] - work.true_prior[r]
 
 
@@ -1678,8 +1679,8 @@ def _slice(work: _Work, first: int, last: int) -> _Work:
     low = np.searchsorted(work.start, first, side="right") - 1
     high = np.searchsorted(work.start, last, side="left")
     start = np.clip(work.start[low : high + 1], first, last) - first
-    by_position = ("signals", "encoding", "true_column", "true_prior", "columns", "column_priors")
-    rows = {name: getattr(work, name)[first:last] for name in by_position}
+    groups = ("source", "start", "bin_start")
+    rows = {name: getattr(work, name)[first:last] for name in work._fields if name not in groups}
     return work._replace(source=work.source[low:high], start=start, **rows)
 
 
@@ -1719,6 +1720,7 @@ def _work(
     incoming: Array,
     first: int,
     candidates: Array | None,
+    weights: Array | None,
     width: int,
 ) -> tuple[_Work, Array]:
     """Sort the positions by bin and source, and look up the column of each target.
@@ -1753,7 +1755,7 @@ def _work(
         source,
         start,
         bin_start,
-        np.full(1, 1 / len(u), dtype),
+        position_shares(weights, len(u)).astype(dtype)[order],
     )
     return work, order
 
@@ -1794,13 +1796,14 @@ def compete(
     incoming: Array,
     first: int = 0,
     candidates: Array | None = None,
+    weights: Array | None = None,
     gradient: bool = True,
 ) -> Competition:
     """As `minibrillm.reference.compete`."""
     n_streams, n, d = incoming.shape
     dtype, n_nodes = incoming.dtype, graph.n_nodes
     width = _width(config, dtype)
-    work, order = _work(graph, config, tokens, incoming, first, candidates, width)
+    work, order = _work(graph, config, tokens, incoming, first, candidates, weights, width)
     three_part = config.edges == "three_part"
 
     gradients: dict[str, Array] = {}

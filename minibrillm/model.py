@@ -196,6 +196,19 @@ class BriLLM:
             raise UserError("the first candidate of each position must be the true next token")
         return chosen.astype(np.int64)
 
+    def _weights(self, batch: Array, weights: Array | None) -> Array | None:
+        """Weights of the positions (B, n), checked."""
+        if weights is None:
+            return None
+        found = np.asarray(weights, np.float64)
+        shape = (batch.shape[0], batch.shape[1] - 1)
+        if found.shape != shape or not (found.min() >= 0 and 0 < found.sum() < np.inf):
+            raise UserError(
+                f"weights must be {shape} numbers of at least 0, not all of them 0; got an array "
+                f"{found.shape} from {found.min(initial=np.inf)} to {found.max(initial=-np.inf)}"
+            )
+        return found
+
     def path(self, tokens: Array, state: State | None = None) -> Path:
         """Send the signal along ``tokens`` (T,) or (B, T): `minibrillm.reference.path_forward`."""
         batch = self._continued(tokens, state)
@@ -228,23 +241,42 @@ class BriLLM:
         )
         return found.nll, path.final
 
-    def loss(self, tokens: Array, candidates: Array | None = None) -> float:
+    def loss(
+        self, tokens: Array, candidates: Array | None = None, weights: Array | None = None
+    ) -> float:
         """Mean −log p(next token), in nats per token (MODEL.md, eq. 10)."""
-        return float(self.nll(tokens, candidates=candidates)[0].mean(dtype=np.float64))
+        weights = self._weights(self._batch(tokens), weights)
+        return _mean(self.nll(tokens, candidates=candidates)[0], weights)
 
     def loss_and_gradients(
-        self, tokens: Array, candidates: Array | None = None
+        self, tokens: Array, candidates: Array | None = None, weights: Array | None = None
     ) -> tuple[float, dict[str, Array]]:
-        """The loss and its gradient with respect to every parameter, by name."""
+        """The loss and its gradient with respect to every parameter, by name.
+
+        Parameters
+        ----------
+        tokens : integer array (T,) or (B, T)
+        candidates : integer array (B, T-1, C), optional
+            As for `nll`.
+        weights : array (B, T-1), optional
+            How much each position counts in the mean; 0: not at all, as where a shorter
+            sequence was filled up to the length of the others.
+        """
         batch, ops = self._batch(tokens), self.operations
-        candidates = self._candidates(batch, candidates)
+        candidates, weights = self._candidates(batch, candidates), self._weights(batch, weights)
         graph, config = self.graph, self.config
         path = ops.path_forward(self.parameters, graph, config, batch)
         found = ops.compete(
-            self.parameters, graph, config, batch, path.incoming, candidates=candidates
+            self.parameters,
+            graph,
+            config,
+            batch,
+            path.incoming,
+            candidates=candidates,
+            weights=weights,
         )
         gradients = ops.path_backward(self.parameters, graph, config, batch, path, found)
-        return float(found.nll.mean(dtype=np.float64)), gradients
+        return _mean(found.nll, weights), gradients
 
     def energies(self, tokens: Array) -> Array:
         """How strongly every node answers after each token: (T,) -> (T, V), (B, T) -> (B, T, V)."""
@@ -375,3 +407,8 @@ class BriLLM:
         if len(ids) != 1 or int(ids[0]) == self.tokenizer.unknown_id:
             raise UserError(f"stop must be exactly one token of the vocabulary; got {stop!r}")
         return (int(ids[0]),)
+
+
+def _mean(nll: Array, weights: Array | None) -> float:
+    """Mean over the positions, each counted as much as its weight."""
+    return float(np.average(nll.astype(np.float64), weights=weights))

@@ -34,6 +34,7 @@ from minibrillm.functional import (
     memory_schedule,
     memory_schedule_backward,
     position_encoding,
+    position_shares,
     start_state,
 )
 
@@ -269,6 +270,7 @@ def compete(
     incoming: Array,
     first: int = 0,
     candidates: Array | None = None,
+    weights: Array | None = None,
     gradient: bool = True,
 ) -> Competition:
     """Let all neighbours of every node answer, and compare them with the true next token (softmax).
@@ -284,6 +286,8 @@ def compete(
         Position of the first edge.
     candidates : integer array (B, n, C), optional
         Targets in the softmax, the true one first; without it, all V (eq. 8-9).
+    weights : array (B, n), optional
+        How much each position counts in the mean loss, at least 0; without it, all the same.
     gradient : bool
         Also find the gradients of the mean loss (eq. 10-13).
 
@@ -293,6 +297,7 @@ def compete(
     """
     n_streams, n, _ = incoming.shape
     groups, arriving, truth, encoding = _sources(config, tokens, incoming, first)
+    share = position_shares(weights, n_streams * n).astype(incoming.dtype)
     nll = np.empty(n_streams * n, incoming.dtype)
     d_incoming = np.empty_like(arriving)
     gradients = {name: np.zeros_like(array) for name, array in parameters.items()}
@@ -324,7 +329,7 @@ def compete(
         g = np.zeros_like(e)  # dE, (N, K), eq. 11
         np.add.at(g, (index[:, None], column), p.astype(e.dtype))
         g[index, true_column] -= 1
-        g /= n_streams * n
+        g *= share[rows][:, None]
         dy = energy_backward(g.T, y, e.T)  # (K, N, d), eq. 11
         dh = dy * gelu_derivative(h)  # eq. 12
         d_weight, d_bias = a.T @ dh, dh.sum(axis=1)  # (K, d, d), (K, d), eq. 13

@@ -53,10 +53,12 @@ def run(
 ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
     model.backend = backend
     tokens, chosen = batch_of(model, candidates=candidates)
+    # Sampled candidates and weighted positions do not depend on each other: one run tests both.
+    weights = np.random.default_rng(4).random((6, 30)).round(1) if candidates else None
     return (
         model.nll(tokens, candidates=chosen)[0],
         model.energies(tokens),
-        model.loss_and_gradients(tokens, chosen)[1],
+        model.loss_and_gradients(tokens, chosen, weights)[1],
     )
 
 

@@ -41,7 +41,8 @@ def test_gradients_are_those_of_central_differences(variant: str, sampled: bool)
     model = random_model(VARIANTS[variant])
     tokens = tokens_for(model)
     candidates = candidates_for(tokens) if sampled else None
-    _, gradients = model.loss_and_gradients(tokens, candidates)
+    weights = None if sampled else np.random.default_rng(7).integers(0, 3, (3, 7))
+    _, gradients = model.loss_and_gradients(tokens, candidates, weights)
     assert gradients.keys() == model.parameters.keys()
     step = 1e-5
     for name, parameter in model.parameters.items():
@@ -49,14 +50,31 @@ def test_gradients_are_those_of_central_differences(variant: str, sampled: bool)
         for index in np.ndindex(parameter.shape):
             kept = parameter[index]
             parameter[index] = kept + step
-            up = model.loss(tokens, candidates)
+            up = model.loss(tokens, candidates, weights)
             parameter[index] = kept - step
-            down = model.loss(tokens, candidates)
+            down = model.loss(tokens, candidates, weights)
             parameter[index] = kept
             numeric[index] = (up - down) / (2 * step)
         assert np.abs(numeric).max() > 1e-6, f"{name} has no influence: nothing was tested"
         error = np.abs(gradients[name] - numeric).max() / np.abs(numeric).max()
         assert error < 1e-6, f"{name}: relative error {error:.1e}"
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_positions_of_weight_0_do_not_count(variant: str, backend: str) -> None:
+    """A sequence filled up to the length of another teaches what it teaches alone."""
+    model = random_model(VARIANTS[variant], backend=backend)
+    tokens = tokens_for(model, n_streams=2)
+    weights = np.ones((2, 7))
+    weights[1, 4:] = 0  # of the second sequence only 4 edges are real
+    loss, gradients = model.loss_and_gradients(tokens, weights=weights)
+    long, short = model.loss_and_gradients(tokens[0]), model.loss_and_gradients(tokens[1, :5])
+    assert loss == pytest.approx((7 * long[0] + 4 * short[0]) / 11, rel=1e-12)
+    assert loss == pytest.approx(model.loss(tokens, weights=weights), rel=1e-12)
+    for name, gradient in gradients.items():
+        alone = (7 * long[1][name] + 4 * short[1][name]) / 11
+        np.testing.assert_allclose(gradient, alone, rtol=1e-9, atol=1e-12, err_msg=name)
 
 
 def written_out(model: BriLLM, tokens: np.ndarray) -> np.ndarray:
