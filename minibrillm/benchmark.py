@@ -33,7 +33,7 @@ import threadpoolctl
 from minibrillm import __version__
 from minibrillm.checkpoint import save_checkpoint
 from minibrillm.config import ModelConfig, TrainConfig
-from minibrillm.corpus import draw_windows, read_text
+from minibrillm.corpus import locate, read_text
 from minibrillm.errors import UserError
 from minibrillm.functional import State
 from minibrillm.graph import TokenGraph
@@ -313,7 +313,7 @@ class Bench:
         for name, path in given.items():
             if path is None and made[name][1] == 0:
                 continue
-            text = self.texts[name] = read_text(path) if path else stand_in(*made[name], rng)
+            text = self.texts[name] = read_text(locate(path)) if path else stand_in(*made[name], rng)
             source = path.name if path else "made up, a random bigram chain"
             self.facts[f"text_{name}"] = f"{source}: {len(text):,} characters"
 
@@ -392,11 +392,10 @@ def _in_parts(trainer: Trainer, times: list[Array]) -> Side:
     """A training step that keeps the seconds of its parts, in the order of `_PARTS`."""
     learner, config, ops = trainer.learner, trainer.config, trainer.learner.operations
     arguments = learner.parameters, learner.graph, learner.config
-    size = config.batch_size, config.sequence_length
 
     def step() -> None:
         marks = [time.perf_counter()]
-        tokens = draw_windows(trainer.train_ids, *size, trainer.rng)
+        tokens = trainer.windows.draw(config.batch_size, trainer.rng).tokens
         marks.append(time.perf_counter())
         path = ops.path_forward(*arguments, tokens)
         marks.append(time.perf_counter())
@@ -428,7 +427,7 @@ def limit(bench: Bench) -> Section:
             bench.note(f"limit{suffix}")
             trainer = build()
             positions = trainer.config.batch_size * trainer.config.sequence_length
-            model, whole_text = trainer.model, trainer.train_ids[None]
+            model, whole_text = trainer.model, trainer.windows.ids[None]
             work = count_work(model.graph, model.config, whole_text, positions)
             parts: list[Array] = []
             sides = {"step": trainer.train_step, "parts": _in_parts(trainer, parts)}
@@ -596,7 +595,7 @@ def _peer(bench: Bench, trainer: Trainer, peer: str, streams: int) -> Side:
     rng = np.random.default_rng(1)
 
     def draw() -> Array:
-        return draw_windows(trainer.train_ids, streams, config.sequence_length, rng)
+        return trainer.windows.draw(streams, rng).tokens
 
     tokens = draw()
     try:
@@ -630,7 +629,7 @@ def generation(bench: Bench) -> Section:
         ("context", "ours, tokens/s", "PyTorch, the past summed anew", "ours is faster by"),
     )
     trainer = bench.trainer()
-    model, ids = trainer.model, np.resize(trainer.train_ids, max(sizes.contexts) + 1)
+    model, ids = trainer.model, np.resize(trainer.windows.ids, max(sizes.contexts) + 1)
     states = {}
     for context in sizes.contexts:
         bench.note(f"generation: reading {context:,} tokens")

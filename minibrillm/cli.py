@@ -16,6 +16,8 @@ from minibrillm import __version__
 from minibrillm.errors import UserError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from minibrillm.config import ModelConfig, TrainConfig
     from minibrillm.corpus import Split
     from minibrillm.model import BriLLM
@@ -34,6 +36,9 @@ app = typer.Typer(
 )
 
 Backend = Annotated[str, typer.Option(help="numba (fast) or numpy (the textbook).")]
+Field = Annotated[
+    str | None, typer.Option(help="Field of a .jsonl file that holds the text of a line.")
+]
 Seed = Annotated[int, typer.Option(help="Seed of weights and batches, or of the text generated.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 
@@ -53,7 +58,11 @@ def _notice(line: str) -> None:
 def train(
     context: typer.Context,
     text: Annotated[
-        Path | None, typer.Argument(help="UTF-8 text to learn from (not needed with --resume).")
+        Path | None,
+        typer.Argument(
+            help="Text to learn from: a file, a folder of .txt files, a .jsonl file (with --field) "
+            "or a corpus by name (not needed with --resume)."
+        ),
     ] = None,
     preset: Annotated[str, typer.Option(help="mini, released or paper.")] = "mini",
     minutes: Annotated[float | None, typer.Option(help="Train so long (default 3).")] = None,
@@ -70,6 +79,10 @@ def train(
     vocab_size: Annotated[
         int | None, typer.Option(help="Largest vocabulary (default: every character; BPE 512).")
     ] = None,
+    field: Field = None,
+    cross_documents: Annotated[
+        bool, typer.Option(help="Let sequences run on from one document into the next.")
+    ] = False,
     heldout: Annotated[float, typer.Option(help="Share of the text held out, at its end.")] = 0.1,
     d_node: Annotated[
         int | None, typer.Option(help="Node width d (default 32; mini above 1,000 nodes: 16).")
@@ -92,6 +105,8 @@ def train(
 ) -> None:
     """Train a model on a text, and show how good it is on the part held out."""
     from minibrillm.config import ModelConfig, TrainConfig
+    from minibrillm.corpus import join_documents
+    from minibrillm.tokenizer import train_tokenizer
     from minibrillm.training import Trainer
 
     heldout_text = None
@@ -115,7 +130,7 @@ def train(
             settings |= {"minutes": minutes, "steps": steps}
         trainer = Trainer.resume(out, backend, **settings)
         if text is not None:
-            _check_same_text(trainer, text, heldout)
+            _check_same_text(trainer, text, field, cross_documents, heldout)
         _say(f"resuming {out} at step {trainer.step}")
     else:
         if text is None:
@@ -129,7 +144,8 @@ def train(
             settings["minutes"] = 3.0
         training = TrainConfig.preset(preset, seed=seed, **settings)
         out = out or _default_run(text, preset)
-        split, tok = _tokens_of(text, tokenizer, vocab_size, heldout)
+        split = _split_of(text, field, cross_documents, heldout)
+        tok = train_tokenizer(join_documents(split.train), tokenizer, vocab_size)
         heldout_text = split.heldout
         if tok.n_nodes > _MANY_NODES and config.edges == "three_part":
             # Every token costs V d², and every step the gradients of V matrices.
@@ -153,16 +169,19 @@ def _default_run(text: Path, preset: str) -> Path:
     return Path("runs") / f"{text.stem}-{preset}"
 
 
-def _tokens_of(
-    path: Path, tokenizer: str, vocab_size: int | None, heldout: float
-) -> tuple[Split, Tokenizer]:
-    from minibrillm.corpus import read_text, split_text
-    from minibrillm.tokenizer import train_tokenizer
+def _split_of(path: Path, field: str | None, cross_documents: bool, heldout: float) -> Split:
+    from minibrillm.corpus import Split, join_documents, locate, read_corpus, split_corpus
 
-    split = split_text(read_text(path), heldout)
-    if len(split.train) < 2 or len(split.heldout) < 2:
+    split = split_corpus(read_corpus(locate(path), field), heldout)
+    if cross_documents:
+        split = Split((join_documents(split.train),), (join_documents(split.heldout),))
+    if min(sum(map(len, split.train)), sum(map(len, split.heldout))) < 2:
         raise UserError(f"{path} is too short to train on and hold a part out; give more text")
-    return split, train_tokenizer(split.train, tokenizer, vocab_size)
+    return split
+
+
+def _encode(tok: Tokenizer, documents: tuple[str, ...]) -> list[np.ndarray]:
+    return [tok.encode(document) for document in documents]
 
 
 def _new_run(
@@ -178,11 +197,11 @@ def _new_run(
     from minibrillm.model import BriLLM
     from minibrillm.training import Trainer, check_memory, free_memory
 
-    train_ids, heldout_ids = tok.encode(split.train), tok.encode(split.heldout)
-    n_edges = training.sequence_length
-    if len(train_ids) <= n_edges or len(heldout_ids) < 2:
+    train_ids, heldout_ids = _encode(tok, split.train), _encode(tok, split.heldout)
+    n_edges, n_tokens = training.sequence_length, len(train_ids[0])
+    if len(train_ids) == 1 and n_tokens <= n_edges:
         raise UserError(
-            f"{path} is shorter than one sequence: {len(train_ids)} tokens to train on, a sequence "
+            f"{path} is shorter than one sequence: {n_tokens} tokens to train on, a sequence "
             f"has {n_edges + 1}; give more text or a smaller --sequence-length"
         )
     graph = TokenGraph.from_ids(
@@ -193,15 +212,14 @@ def _new_run(
     return Trainer.start(model, train_ids, heldout_ids, training, out)
 
 
-def _check_same_text(trainer: Trainer, path: Path, heldout: float) -> None:
-    import numpy as np
+def _check_same_text(
+    trainer: Trainer, path: Path, field: str | None, cross_documents: bool, heldout: float
+) -> None:
+    from minibrillm.training import text_digest
 
-    from minibrillm.corpus import read_text, split_text
-
-    split = split_text(read_text(path), heldout)
-    encode = trainer.model.tokenizer.encode
-    same = np.array_equal(encode(split.train), trainer.train_ids)
-    if not same or not np.array_equal(encode(split.heldout), trainer.heldout_ids):
+    split, tok = _split_of(path, field, cross_documents, heldout), trainer.model.tokenizer
+    given = text_digest(_encode(tok, split.train), _encode(tok, split.heldout))
+    if given != text_digest(trainer.train_ids, trainer.heldout_ids):
         raise UserError(
             f"{path} with --heldout {heldout:g} is not the text this run was trained on; leave "
             "it out to go on with the run's own text, or start a new run"
@@ -217,9 +235,11 @@ def _plan(trainer: Trainer, out: Path | None) -> None:
     end = [f"{config.steps} steps"] if config.steps is not None else []
     end += [f"{config.minutes:g} min"] if config.minutes is not None else []
     memory = training_memory(shape, graph.n_nodes, graph.n_edges)
+    n_documents = len(trainer.train_ids)
     lines = {
-        "text": f"{len(trainer.train_ids):,} tokens to train on, "
-        f"{len(trainer.heldout_ids):,} held out",
+        "text": f"{len(trainer.windows.ids):,} tokens to train on"
+        f"{f' in {n_documents:,} documents' if n_documents > 1 else ''}, "
+        f"{sum(map(len, trainer.heldout_ids)):,} held out",
         "graph": f"{graph.n_nodes:,} nodes, {graph.n_edges:,} private edges "
         f"({graph.n_edges / graph.n_nodes**2:.1%} of all pairs)",
         "model": f"memory {shape.memory}, edges {shape.edges}, prior {shape.prior}, "
@@ -242,7 +262,9 @@ def _threads(backend: str) -> str:
     return f"Numba on {count} thread{'s' * (count != 1)}"
 
 
-def _train_and_report(trainer: Trainer, out: Path, heldout_text: str | None) -> None:
+def _train_and_report(
+    trainer: Trainer, out: Path, heldout_text: tuple[str, ...] | None
+) -> None:
     from minibrillm.evaluation import evaluate as score
 
     _train(trainer)
@@ -312,6 +334,55 @@ def demo(
 _LANGUAGE_NAMES = {"zh": "Chinese", "en": "English"}
 
 
+# ----------------------------------------------------------------------------------------- corpora
+
+corpora = typer.Typer(
+    help="Texts to learn from: what there is, what is on this machine, and downloads.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(corpora, name="corpus")
+CorpusName = Annotated[str, typer.Argument(metavar="NAME", help="As `minibrillm corpus list` says.")]
+
+
+@corpora.command("list")
+def list_corpora(as_json: AsJson = False) -> None:
+    """The corpora that have a name, and which of them are on this machine."""
+    from minibrillm.corpus import BUNDLED, DOWNLOADS, corpus_path
+
+    about = {BUNDLED: "short pieces in Chinese and English, CC0, made for this project"}
+    about |= {name: known.about for name, known in DOWNLOADS.items()}
+    rows = []
+    for name, text in about.items():
+        try:
+            path: str | None = str(corpus_path(name))
+        except UserError:
+            path = None
+        rows.append({"name": name, "about": text, "path": path})
+    if as_json:
+        _say(json.dumps(rows, indent=1))
+        return
+    for row in rows:
+        _say(f"{row['name']:<16} {row['about']}")
+        _say(" " * 17 + (row["path"] or f"not here yet: minibrillm corpus fetch {row['name']}"))
+
+
+@corpora.command("fetch")
+def fetch(name: CorpusName) -> None:
+    """Download a corpus, check it, and print where it is; nothing to do if it is there."""
+    from minibrillm.corpus import BUNDLED, corpus_path, fetch_corpus
+
+    _say(str(corpus_path(name) if name == BUNDLED else fetch_corpus(name, sys.stderr.isatty())))
+
+
+@corpora.command("path")
+def show_path(name: CorpusName) -> None:
+    """Print where a corpus is on this machine; downloads nothing."""
+    from minibrillm.corpus import corpus_path
+
+    _say(str(corpus_path(name)))
+
+
 # ------------------------------------------------------------------------------ evaluate, generate
 
 
@@ -319,14 +390,16 @@ _LANGUAGE_NAMES = {"zh": "Chinese", "en": "English"}
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Folder of a run.")],
     text: Annotated[
-        Path | None, typer.Argument(help="Text to score (default: what the run held out).")
+        Path | None,
+        typer.Argument(help="Text to score, as for train (default: what the run held out)."),
     ] = None,
+    field: Field = None,
     backend: Backend = "numba",
     as_json: AsJson = False,
 ) -> None:
     """Score a model on text it has not seen, beside n-grams on the same tokens."""
     from minibrillm.checkpoint import has_training, load_model
-    from minibrillm.corpus import read_text
+    from minibrillm.corpus import locate, read_corpus
     from minibrillm.evaluation import evaluate as score
     from minibrillm.training import load_text
 
@@ -336,8 +409,9 @@ def evaluate(
     model = load_model(run, backend)
     kept = {} if imported else load_text(run)
     if text is not None:
-        content = read_text(text)
-        ids = model.tokenizer.encode(_known(model, content))
+        content = read_corpus(locate(text), field).documents
+        _known(model, "".join(content))
+        ids = _encode(model.tokenizer, content)
     else:
         ids, content = kept["heldout"], None
     result = score(model, ids, kept.get("train"), content)
@@ -565,10 +639,10 @@ def bench(
         Path | None, typer.Option("--json", help="Write all figures to this file, one JSON object.")
     ] = None,
     text: Annotated[
-        Path | None, typer.Option(help="UTF-8 text of letters (default: a made-up one).")
+        Path | None, typer.Option(help="Text of letters, a file or a corpus by name (default: made up).")
     ] = None,
     chinese: Annotated[
-        Path | None, typer.Option(help="UTF-8 text in Chinese (default: a made-up one).")
+        Path | None, typer.Option(help="Text in Chinese, a file or a corpus by name (default: made up).")
     ] = None,
 ) -> None:
     """Measure speed and memory: against the machine's limits, against PyTorch, against size."""

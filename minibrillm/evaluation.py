@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
+from minibrillm.corpus import as_documents
 from minibrillm.errors import UserError
 from minibrillm.model import BriLLM
 from minibrillm.ngram import loss_by_order
@@ -19,38 +21,59 @@ _STREAM_CHUNK = 4096
 _BATCH_POSITIONS = 16384
 
 
-def stream_loss(model: BriLLM, ids: Array) -> float:
+def stream_loss(model: BriLLM, ids: Array | Sequence[Array]) -> float:
     """Mean nats per token of a text read as one stream, the first token given.
+
+    Of several documents each is a stream of its own.
 
     Raises
     ------
     UserError
         The text is longer than the positions a model with memory ``position`` knows.
     """
-    total, state = 0.0, None
-    for first in range(0, len(ids) - 1, _STREAM_CHUNK):
-        chunk = ids[first : first + _STREAM_CHUNK + 1]
-        nll, state = model.nll(chunk[None], state)
-        total += float(nll.sum(dtype=np.float64))
-    return total / (len(ids) - 1)
+    documents = as_documents(ids)
+    short = [d for d in documents if len(d) <= _STREAM_CHUNK + 1]
+    total = _nll_of_pieces(model, short)
+    for document in documents:
+        if len(document) <= _STREAM_CHUNK + 1:
+            continue
+        state = None
+        for first in range(0, len(document) - 1, _STREAM_CHUNK):
+            chunk = document[first : first + _STREAM_CHUNK + 1]
+            nll, state = model.nll(chunk[None], state)
+            total += float(nll.sum(dtype=np.float64))
+    return total / _n_edges(documents)
 
 
-def window_loss(model: BriLLM, ids: Array, width: int = WINDOW) -> float:
+def window_loss(model: BriLLM, ids: Array | Sequence[Array], width: int = WINDOW) -> float:
     """Mean nats per token of a text read in windows of ``width`` edges, each from an empty memory.
 
-    Windows share one token, so that every token but the first is scored exactly once. A model
-    that knows fewer positions (memory ``position``) gets windows of as many as it knows.
+    Windows share one token, so that every token (of a document) but the first is scored exactly
+    once. A model that knows fewer positions (memory ``position``) gets windows of as many as it
+    knows.
     """
-    width = _width(model, width)
-    n = len(ids) - 1
-    full = n // width
-    windows = ids[np.arange(full)[:, None] * width + np.arange(width + 1)]
-    at_once = max(1, _BATCH_POSITIONS // width)
-    batches = [windows[k : k + at_once] for k in range(0, full, at_once)]
-    if full * width < n:
-        batches.append(ids[None, full * width :])
-    total = sum(float(model.nll(batch)[0].sum(dtype=np.float64)) for batch in batches)
-    return total / n
+    width, documents = _width(model, width), as_documents(ids)
+    pieces = [d[k : k + width + 1] for d in documents for k in range(0, len(d) - 1, width)]
+    return _nll_of_pieces(model, pieces) / _n_edges(documents)
+
+
+def _n_edges(documents: Sequence[Array]) -> int:
+    return sum(max(len(d) - 1, 0) for d in documents)
+
+
+def _nll_of_pieces(model: BriLLM, pieces: Sequence[Array]) -> float:
+    """Nats of all pieces together, each read from an empty memory; many at once, of like length."""
+    waiting = sorted((p for p in pieces if len(p) > 1), key=len, reverse=True)
+    total = 0.0
+    while waiting:
+        n = len(waiting[0]) - 1
+        at_once = max(1, _BATCH_POSITIONS // n)
+        batch, waiting = waiting[:at_once], waiting[at_once:]
+        edges = np.array([len(p) - 1 for p in batch])
+        tokens = np.stack([np.pad(p, (0, n + 1 - len(p)), mode="edge") for p in batch])
+        nll = model.nll(tokens)[0]
+        total += float(nll[np.arange(n) < edges[:, None]].sum(dtype=np.float64))
+    return total
 
 
 def _width(model: BriLLM, width: int) -> int:
@@ -110,18 +133,21 @@ class Evaluation:
 
 
 def evaluate(
-    model: BriLLM, ids: Array, train_ids: Array | None = None, text: str | None = None
+    model: BriLLM,
+    ids: Array | Sequence[Array],
+    train_ids: Array | Sequence[Array] | None = None,
+    text: str | Sequence[str] | None = None,
 ) -> Evaluation:
     """Score a held-out text: as one stream, in windows of 256, and with n-grams beside.
 
     Parameters
     ----------
-    ids : integer array (N,)
+    ids : integer array (N,), or a sequence of them, one a document
         The held-out text; its first token is given, the N - 1 others are predicted.
-    train_ids : integer array, optional
+    train_ids : integer array or a sequence of them, optional
         The training text, for the n-grams: unigram, bigram and the best order up to 7 (modified
         Kneser-Ney; the best is chosen on this very text, to the n-grams' favour).
-    text : str, optional
+    text : str or sequence of str, optional
         The text that ``ids`` encodes: counts the bytes of characters that read as <unk>.
 
     Returns
@@ -129,15 +155,20 @@ def evaluate(
     Evaluation: nats per token and perplexity over the whole vocabulary, bits per character and
     per byte of the text (bytes are None where they cannot be known)
     """
-    if len(ids) < 2:
-        raise UserError(f"an evaluation needs at least 2 tokens of text; got {len(ids)}")
-    unknown = model.tokenizer.unknown_id
-    missing = 0 if unknown is None else int((ids[1:] == unknown).sum())
-    scored = model.tokenizer.decode(ids[1:])
-    n, characters, size = len(ids) - 1, len(scored), len(scored.encode("utf-8"))
+    documents = as_documents(ids)
+    n, longest = _n_edges(documents), max(len(d) for d in documents)
+    if n == 0:
+        raise UserError(f"an evaluation needs at least 2 tokens of text; got {longest}")
+    tokenizer = model.tokenizer
+    unknown = tokenizer.unknown_id
+    missing = 0 if unknown is None else sum(int((d[1:] == unknown).sum()) for d in documents)
+    scored = "".join(tokenizer.decode(d[1:]) for d in documents)
+    characters, size = len(scored), len(scored.encode("utf-8"))
     size_known = size if missing == 0 else None
     if missing and text is not None:  # an unknown token is not the text that was read
-        scored = text[len(model.tokenizer.decode(ids[:1])) :]
+        texts = [text] if isinstance(text, str) else text
+        pairs = zip(texts, documents, strict=True)
+        scored = "".join(t[len(tokenizer.decode(d[:1])) :] for t, d in pairs)
         characters, size_known = len(scored), len(scored.encode("utf-8"))
 
     def score(name: str, nats: float) -> Score:
@@ -153,8 +184,9 @@ def evaluate(
         scores.append(score(f"best n-gram, Kneser-Ney ({best}-gram)", by_order[best]))
     width = _width(model, WINDOW)
     scores.append(score(f"BriLLM, windows of {width}", window_loss(model, ids, width)))
-    if model.max_positions is None or n <= model.max_positions:
-        scores.append(score("BriLLM, one stream", stream_loss(model, ids)))
+    if model.max_positions is None or longest - 1 <= model.max_positions:
+        how = "one stream" if len(documents) == 1 else "document by document"
+        scores.append(score(f"BriLLM, {how}", stream_loss(model, ids)))
         note = ""
     else:
         note = f"not read as one stream: the model knows {model.max_positions} positions"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from minibrillm.corpus import as_documents
 from minibrillm.errors import UserError
 from minibrillm.functional import logsumexp
 from minibrillm.ngram import BigramPrior, PairIndex
@@ -77,7 +78,7 @@ class TokenGraph:
         UserError
             No bigram at all, or an id outside 0 … V-1.
         """
-        documents = [ids] if isinstance(ids, np.ndarray) else [np.asarray(d) for d in ids]
+        documents = as_documents(ids)
         if any(d.ndim != 1 or not (d.size == 0 or d.dtype.kind in "iu") for d in documents):
             raise UserError("token ids must be a 1-D array of integers, or a list of such arrays")
         documents = [d.astype(np.int64) for d in documents]

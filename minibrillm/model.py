@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from minibrillm.config import ModelConfig
+from minibrillm.corpus import join_documents
 from minibrillm.errors import UserError
 from minibrillm.functional import Path, State
 from minibrillm.generation import Sampling, generate
@@ -77,7 +78,7 @@ class BriLLM:
     @classmethod
     def from_text(
         cls,
-        text: str,
+        text: str | Sequence[str],
         preset: str = "mini",
         *,
         tokenizer: str = "characters",
@@ -91,7 +92,7 @@ class BriLLM:
 
         Parameters
         ----------
-        text : str
+        text : str, or a sequence of documents
         preset : "paper", "released" or "mini"
         tokenizer : "characters" or "bpe"
         n_nodes : int, optional
@@ -102,9 +103,10 @@ class BriLLM:
             Settings of `ModelConfig` that differ from the preset.
         """
         config = ModelConfig.preset(preset, **changes)
-        tok = train_tokenizer(text, tokenizer, n_nodes)
+        documents = [text] if isinstance(text, str) else text
+        tok = train_tokenizer(join_documents(documents), tokenizer, n_nodes)
         graph = TokenGraph.from_ids(
-            tok.encode(text),
+            [tok.encode(document) for document in documents],
             tok.n_nodes,
             min_count=config.min_count,
             prior=config.prior == "hebbian",

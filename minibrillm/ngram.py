@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from minibrillm.corpus import as_documents
 from minibrillm.errors import UserError
 
 Array = np.ndarray
@@ -147,7 +148,10 @@ class KneserNey:
 
 
 def loss_by_order(
-    train_ids: Array | Sequence[Array], dev_ids: Array, n_nodes: int, max_order: int = 7
+    train_ids: Array | Sequence[Array],
+    dev_ids: Array | Sequence[Array],
+    n_nodes: int,
+    max_order: int = 7,
 ) -> dict[int, float]:
     """Held-out loss of `KneserNey` for every order 1 … max_order, from one count of the text.
 
@@ -157,8 +161,8 @@ def loss_by_order(
     Parameters
     ----------
     train_ids : integer array (N,), or a list of them
-    dev_ids : integer array (M,), M ≥ 2
-        The first token is context only.
+    dev_ids : integer array (M,), M ≥ 2, or a list of them
+        The first token (of each document) is context only.
     n_nodes : int
         V.
     max_order : int
@@ -172,20 +176,25 @@ def loss_by_order(
     UserError
         As `KneserNey.fit`, or fewer than two held-out tokens.
     """
-    dev_ids = _checked(dev_ids, n_nodes)
-    if len(dev_ids) < 2:
+    documents = [_checked(d, n_nodes) for d in as_documents(dev_ids)]
+    stream = np.concatenate(documents) if documents else np.empty(0, np.int64)
+    first = np.cumsum([0, *map(len, documents)])[:-1]  # place of each document's first token
+    scored = np.ones(len(stream), bool)
+    scored[first] = False
+    if not scored.any():
         raise UserError("dev_ids needs at least two tokens, the first is context only; got one")
     tables = _count(train_ids, n_nodes, max_order)
     losses = {}
-    context = np.zeros(len(dev_ids), np.int64)
-    p_below = np.full(len(dev_ids), 1 / n_nodes)
+    context = np.zeros(len(stream), np.int64)
+    p_below = np.full(len(stream), 1 / n_nodes)
     for k, table in enumerate(tables, start=1):
-        gram = _find(table.keys, context * n_nodes + dev_ids)
+        gram = _find(table.keys, context * n_nodes + stream)
         p = _interpolate(_level(table, table.counts), context, gram, p_below)
-        losses[k] = float(-np.log(p[1:]).mean())
+        losses[k] = float(-np.log(p[scored]).mean())
         if k < max_order:
             p_below = _interpolate(_lower_level(table, tables[k]), context, gram, p_below)
             context = _shift(gram)
+            context[first] = -1  # no context reaches back into another document
     return losses
 
 
@@ -276,9 +285,7 @@ def _count(ids: Array | Sequence[Array], n_nodes: int, max_order: int) -> list[_
     """Count all k-grams for k = 1 … max_order, each order named by ranks in the one below."""
     if max_order < 1:
         raise UserError(f"the order of an n-gram model must be at least 1; got {max_order}")
-    # A stream is a list of one document; a list of plain integers is a stream as well.
-    streams = [ids] if len(ids) == 0 or np.ndim(ids[0]) == 0 else ids
-    documents = [_checked(np.asarray(d), n_nodes) for d in streams if len(d)]
+    documents = [_checked(d, n_nodes) for d in as_documents(ids) if d.size]
     if not documents:
         raise UserError("ids is empty: counting n-grams needs at least one token")
     stream = np.concatenate(documents)

@@ -8,7 +8,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,7 @@ from minibrillm.checkpoint import (
     save_checkpoint,
 )
 from minibrillm.config import ModelConfig, TrainConfig
-from minibrillm.corpus import draw_windows
+from minibrillm.corpus import Windows, as_documents
 from minibrillm.errors import UserError
 from minibrillm.evaluation import WINDOW, window_loss
 from minibrillm.model import BriLLM
@@ -160,8 +160,9 @@ class Trainer:
     ----------
     model : BriLLM
         Its weights are the starting point.
-    train_ids, heldout_ids : integer arrays
-        Streams of tokens. Nothing is chosen on the held-out text.
+    train_ids, heldout_ids : integer arrays (N,), or sequences of them
+        Streams of tokens, or documents, whose ends no window crosses (`minibrillm.corpus.Windows`).
+        Nothing is chosen on the held-out text.
     config : TrainConfig
     run : Path, optional
         Folder for history and checkpoints; without it nothing is written.
@@ -175,15 +176,16 @@ class Trainer:
     def __init__(
         self,
         model: BriLLM,
-        train_ids: Array,
-        heldout_ids: Array,
+        train_ids: Array | Sequence[Array],
+        heldout_ids: Array | Sequence[Array],
         config: TrainConfig,
         run: Path | None = None,
     ) -> None:
         self.config = config
         self.run_folder = run
-        self.train_ids = np.asarray(train_ids)
-        self.heldout_ids = np.asarray(heldout_ids)
+        self.train_ids = as_documents(train_ids)
+        self.heldout_ids = as_documents(heldout_ids)
+        self.windows = Windows(self.train_ids, config.sequence_length)
         self.rng = np.random.default_rng([config.seed, 1])
         weights = {name: array.copy() for name, array in model.parameters.items()}
         self.learner = BriLLM(model.config, model.tokenizer, model.graph, weights, model.backend)
@@ -201,17 +203,15 @@ class Trainer:
         )
         self._stop_requested = False
         self._saved_step = -1
-        draw_windows(self.train_ids, 1, config.sequence_length, np.random.default_rng(0))
         limit = model.max_positions
         if limit is not None and config.sequence_length > limit:
             raise UserError(
                 f"sequence_length is {config.sequence_length}, but the model knows only "
                 f"{limit} positions (max_positions)"
             )
-        if len(self.heldout_ids) < 2:
-            raise UserError(
-                f"the held-out text has {len(self.heldout_ids)} tokens; it takes at least 2"
-            )
+        longest = max(len(d) for d in self.heldout_ids)
+        if longest < 2:
+            raise UserError(f"the held-out text has {longest} tokens; it takes at least 2")
 
     # ------------------------------------------------------------------------- save and resume
 
@@ -219,8 +219,8 @@ class Trainer:
     def start(
         cls,
         model: BriLLM,
-        train_ids: Array,
-        heldout_ids: Array,
+        train_ids: Array | Sequence[Array],
+        heldout_ids: Array | Sequence[Array],
         config: TrainConfig,
         run: Path,
     ) -> Trainer:
@@ -232,13 +232,7 @@ class Trainer:
                 raise UserError(
                     f"{run} already holds a run; add --resume to go on with it, or choose another"
                 )
-            save_arrays(
-                run / "text.safetensors",
-                {
-                    "train": trainer.train_ids.astype(np.int32),
-                    "heldout": trainer.heldout_ids.astype(np.int32),
-                },
-            )
+            save_text(run, trainer.train_ids, trainer.heldout_ids)
         except OSError as error:
             raise UserError(f"cannot write to {run}: {error.strerror}; choose another") from None
         trainer.save()  # from the first moment on, a killed run can be resumed
@@ -321,17 +315,22 @@ class Trainer:
 
     def heldout_loss(self) -> float:
         """Held-out nats per token of the averaged weights, on the part used for the curve."""
-        return window_loss(self.model, self.heldout_ids[: _CURVE_TOKENS + 1])
+        part, read = [], 0
+        for document in self.heldout_ids:
+            if read < _CURVE_TOKENS:
+                part.append(document[: _CURVE_TOKENS - read + 1])
+                read += len(document)
+        return window_loss(self.model, part)
 
     def train_step(self) -> Record:
         """Draw a batch, find the gradients, update; a loss that is not finite is a `UserError`."""
         config = self.config
         rate = learning_rate(config, self.step, self.progress)
-        tokens = draw_windows(self.train_ids, config.batch_size, config.sequence_length, self.rng)
+        tokens, weights = self.windows.draw(config.batch_size, self.rng)
         candidates = None
         if self._successors is not None:
             candidates = with_negatives(tokens, self._successors)
-        loss, gradients = self.learner.loss_and_gradients(tokens, candidates)
+        loss, gradients = self.learner.loss_and_gradients(tokens, candidates, weights)
         if math.isfinite(loss):
             norm = self.optimiser.update(gradients, self.step + 1, rate)
         if not (math.isfinite(loss) and math.isfinite(norm)):
@@ -394,7 +393,7 @@ class Trainer:
 
     def _warm_up(self) -> None:
         """Compile what the loop calls, before the clock starts."""
-        tokens = self.train_ids[None, :2]
+        tokens = self.windows.ids[None, :2]
         self.learner.loss_and_gradients(tokens)
         self.model.nll(tokens)
         arrays = [np.zeros(1, next(iter(self.model.parameters.values())).dtype) for _ in range(5)]
@@ -496,18 +495,33 @@ def read_history(run: Path) -> list[Record]:
     return records
 
 
-def load_text(run: Path) -> dict[str, Array]:
-    """Token ids of the training and held-out text of a run, int64."""
-    arrays = read_arrays(run / "text.safetensors")
-    if arrays.keys() != {"train", "heldout"}:
-        raise UserError(f"{run / 'text.safetensors'} is damaged: expected train and heldout")
-    return {name: array.astype(np.int64) for name, array in arrays.items()}
+def save_text(run: Path, train: Sequence[Array], heldout: Sequence[Array]) -> None:
+    """Write the documents of a run: their token ids, and how many each has."""
+    arrays = {}
+    for name, documents in (("train", train), ("heldout", heldout)):
+        arrays[name] = np.concatenate(documents).astype(np.int32)
+        arrays[f"{name}_lengths"] = np.array([len(d) for d in documents], np.int32)
+    save_arrays(run / "text.safetensors", arrays)
 
 
-def text_digest(train_ids: Array, heldout_ids: Array) -> str:
-    """sha256 over the token ids of a run's text: is it the same text?"""
+def load_text(run: Path) -> dict[str, list[Array]]:
+    """Token ids of the training and held-out documents of a run, int64."""
+    path = run / "text.safetensors"
+    arrays, text = read_arrays(path), {}
+    for name in ("train", "heldout"):
+        ids, lengths = arrays.get(name), arrays.get(f"{name}_lengths")
+        if ids is None or lengths is None or ids.size != lengths.sum() or lengths.min() < 0:
+            raise UserError(f"{path} is damaged: no {name} text with the lengths of its documents")
+        text[name] = np.split(ids.astype(np.int64), np.cumsum(lengths[:-1]))
+    return text
+
+
+def text_digest(train_ids: Sequence[Array], heldout_ids: Sequence[Array]) -> str:
+    """sha256 over the token ids of a run's documents: is it the same text?"""
     digest = hashlib.sha256()
-    for ids in (train_ids, heldout_ids):
-        digest.update(np.asarray(ids, "<i8").tobytes())
+    for documents in (train_ids, heldout_ids):
+        for ids in documents:
+            digest.update(np.asarray(ids, "<i8").tobytes())
+            digest.update(b"|")
         digest.update(b"|")
     return digest.hexdigest()
