@@ -313,7 +313,9 @@ class Bench:
         for name, path in given.items():
             if path is None and made[name][1] == 0:
                 continue
-            text = self.texts[name] = read_text(locate(path)) if path else stand_in(*made[name], rng)
+            text = self.texts[name] = (
+                read_text(locate(path)) if path else stand_in(*made[name], rng)
+            )
             source = path.name if path else "made up, a random bigram chain"
             self.facts[f"text_{name}"] = f"{source}: {len(text):,} characters"
 

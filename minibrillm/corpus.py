@@ -163,7 +163,8 @@ def read_corpus(path: str | Path, field: str | None = None) -> Corpus:
 
 
 def _read_jsonl(path: Path, field: str | None) -> Corpus:
-    documents, splits = [], []
+    documents: list[str] = []
+    splits: list[Any] = []
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
@@ -214,7 +215,9 @@ def split_corpus(corpus: Corpus, heldout: float = 0.1) -> Split:
         raise UserError(f"the share held out is {heldout}; expected a number between 0 and 1")
     if corpus.splits is not None:
         groups = {
-            name: tuple(d for d, s in zip(corpus.documents, corpus.splits, strict=True) if s == name)
+            name: tuple(
+                d for d, s in zip(corpus.documents, corpus.splits, strict=True) if s == name
+            )
             for name in SPLITS
         }
         return Split(groups["train"], groups["validation"] or groups["test"])
@@ -573,7 +576,7 @@ class Grammar:
 
     @property
     def entropy(self) -> float:
-        """Least possible loss in nats per word of a text of sentences, if each one shows its end."""
+        """Least possible loss in nats per word, of a text whose sentences show where they end."""
         return self.sentence_entropy / self.mean_length
 
     @property
@@ -785,7 +788,8 @@ def _fetch(known: Download, folder: Path, progress: bool) -> Path:
             store.fetch(known.file, downloader=resume)
     except requests.HTTPError as error:
         part.unlink(missing_ok=True)
-        raise UserError(f"the server refused ({error.response.status_code}) {place}") from None
+        status = "an error" if error.response is None else error.response.status_code
+        raise UserError(f"the server refused ({status}) {place}") from None
     except requests.ConnectionError as error:
         raise UserError(f"no connection to {place} ({_reason(error)})") from None
     except requests.RequestException as error:

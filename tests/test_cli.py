@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -20,6 +21,7 @@ from safetensors.numpy import load_file, save_file
 
 from minibrillm import __version__, cli
 from minibrillm.checkpoint import latest_checkpoint, load_model, load_training, read_json
+from minibrillm.corpus import bundled_path
 
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = sorted((ROOT / "tests" / "golden").glob("*.npz"))
@@ -176,11 +178,98 @@ def test_every_option_reaches_the_run(
 def test_demo(minibrillm: Command, tmp_path: Path) -> None:
     said = minibrillm("demo", "--steps", 1, "--out", tmp_path / "run")
     assert (said.code, said.err) == (0, "")
-    for part in ("Chinese:", "English:", "BriLLM, one stream", "'妈妈' goes on", "'One day' goes"):
+    for part in ("not trained on, Chinese:", "not trained on, English:", "'小美' goes on"):
         assert part in said.out
-    assert re.search(r"^妈妈.+$", said.out, re.MULTILINE)
-    assert re.search(r"^One day.+$", said.out, re.MULTILINE)
-    assert load_training(tmp_path / "run").step == 1
+    assert said.out.count("BriLLM, document by document") == 2
+    assert re.search(r"^小美.+$", said.out, re.MULTILINE)
+    assert re.search(r"^One morning.+$", said.out, re.MULTILINE)
+    for language in ("zh", "en"):
+        assert load_training(tmp_path / "run" / language).step == 1
+
+
+# corpora
+
+
+def test_corpora_by_name(
+    minibrillm: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MINIBRILLM_CACHE", str(tmp_path / "cache"))
+    said = minibrillm("corpus", "list")
+    assert (said.code, said.err) == (0, "")
+    for part in ("bundled", str(bundled_path()), "yuan", "minibrillm corpus fetch tinyshakespeare"):
+        assert part in said.out
+    rows = json.loads(minibrillm("corpus", "list", "--json").out)
+    assert [(r["name"], r["path"]) for r in rows] == [
+        ("bundled", str(bundled_path())),
+        ("tinyshakespeare", None),
+        ("yuan", None),
+    ]
+    for command in ("path", "fetch"):
+        assert minibrillm("corpus", command, "bundled").out == f"{bundled_path()}\n"
+        is_refused(minibrillm("corpus", command, "nothing"), "there is no corpus 'nothing'")
+    is_refused(minibrillm("corpus", "path", "yuan"), "run: minibrillm corpus fetch yuan")
+
+
+def test_a_corpus_once_cached_is_trained_on_by_name(
+    minibrillm: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from minibrillm.corpus import DOWNLOADS, Download
+
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    (cache / "mama.txt").write_text(TEXT, encoding="utf-8")
+    digest = hashlib.sha256(TEXT.encode()).hexdigest()
+    known = Download("about", "http://127.0.0.1:9/mama", "mama.txt", digest, "mama.txt", digest)
+    monkeypatch.setitem(DOWNLOADS, "mama", known)
+    monkeypatch.setenv("MINIBRILLM_CACHE", str(cache))
+    assert minibrillm("corpus", "fetch", "mama").out == f"{cache / 'mama.txt'}\n"
+    said = minibrillm("train", "mama", "--steps", 1, "--backend", "numpy", *FEW)
+    assert (said.code, said.err) == (0, "")
+    assert load_training(Path("runs/mama-mini")).step == 1
+    said = minibrillm("evaluate", "runs/mama-mini", "mama", "--backend", "numpy")
+    assert "one stream" in said.out
+    (cache / "mama.txt").unlink()
+    is_refused(minibrillm("corpus", "fetch", "mama"), "no connection to http://127.0.0.1:9/mama")
+
+
+def test_folders_and_fields_are_documents(minibrillm: Command, tmp_path: Path) -> None:
+    (tmp_path / "texts").mkdir()
+    for k in range(20):
+        text = TEXT[:99].encode("gb18030" if k % 2 else "utf-8")
+        (tmp_path / "texts" / f"{k:02}.txt").write_bytes(text)
+    records = [{"zh": TEXT[:99], "en": "a dog ran."}] * 20
+    lines = "".join(json.dumps(r) + "\n" for r in records)
+    (tmp_path / "texts.jsonl").write_text(lines, encoding="utf-8")
+    few = ("--steps", 1, "--backend", "numpy", *FEW)
+    said = minibrillm("train", "texts", "--out", "a", *few)
+    assert (said.code, said.err) == (0, "")
+    assert "tokens to train on in 18 documents" in said.out
+    assert "BriLLM, document by document" in said.out
+    assert minibrillm("train", "texts.jsonl", "--field", "zh", "--out", "b", *few).code == 0
+    a, b = (load_file(tmp_path / run / "text.safetensors") for run in "ab")
+    assert a.keys() == b.keys()
+    for name in a:
+        assert np.array_equal(a[name], b[name])
+    assert len(a["train_lengths"]) == 18
+    for text, run in (("texts", "b"), ("texts.jsonl", "a")):
+        field = ("--field", "zh") if text.endswith("l") else ()
+        resumed = minibrillm("train", text, *field, "--resume", "--out", run, "--steps", 2)
+        assert (resumed.code, resumed.err) == (0, "")
+        scored = minibrillm("evaluate", run, text, *field, "--backend", "numpy")
+        assert "document by document" in scored.out
+    said = minibrillm("train", "texts", "--resume", "--out", "a", "--cross-documents", "--steps", 3)
+    is_refused(said, "is not the text this run was trained on")
+
+
+def test_documents_are_crossed_if_asked(minibrillm: Command, tmp_path: Path) -> None:
+    lines = "".join(json.dumps({"t": f"line {k} of ten"}) + "\n" for k in range(10))
+    (tmp_path / "a.jsonl").write_text(lines, encoding="utf-8")
+    few = ("--field", "t", "--steps", 1, "--backend", "numpy", "--sequence-length", 40)
+    said = minibrillm("train", "a.jsonl", "--cross-documents", *few)
+    assert (said.code, said.err) == (0, "")
+    assert "documents" not in said.out.split("graph")[0]
+    kept = load_file(tmp_path / "runs" / "a-mini" / "text.safetensors")
+    assert kept["train_lengths"].tolist() == [len("\n" + 9 * "line 0 of ten\n")]
 
 
 # parity
@@ -303,15 +392,22 @@ def test_version_and_help(minibrillm: Command) -> None:
 def test_texts_that_cannot_be_read(minibrillm: Command, tmp_path: Path) -> None:
     (tmp_path / "empty.txt").write_bytes(b"")
     (tmp_path / "binary.txt").write_bytes(b"\x7fELF\x00\x01")
-    (tmp_path / "gbk.txt").write_bytes(TEXT.encode("gb18030"))
+    (tmp_path / "latin.txt").write_bytes("für Bäume".encode("latin-1"))
+    (tmp_path / "lines.jsonl").write_text('{"zh": "a", "en": "b"}\n', encoding="utf-8")
+    (tmp_path / "folder").mkdir()
     for name, said in (
         ("nowhere.txt", "there is no file nowhere.txt"),
         ("empty.txt", "is empty"),
         ("binary.txt", "binary"),
-        ("gbk.txt", "UTF-8"),
-        (".", "is a directory"),
+        ("latin.txt", "latin.txt is neither UTF-8 text (byte 1 does not fit) nor GB18030"),
+        ("lines.jsonl", "name the field that holds the text; there are zh, en"),
+        ("folder", "holds no .txt file"),
+        ("yuan", "not on this machine; run: minibrillm corpus fetch yuan"),
     ):
         is_refused(minibrillm("train", name, "--steps", 1), said)
+    said = minibrillm("train", "lines.jsonl", "--field", "fr", "--steps", 1)
+    is_refused(said, "line 1: no field 'fr'")
+    is_refused(minibrillm("train", "latin.txt", "--field", "fr"), "has no field 'fr'")
     assert not (tmp_path / "runs").exists()
 
 
@@ -429,7 +525,6 @@ def test_out_that_cannot_be_written(minibrillm: Command, text: Path, tmp_path: P
     for out in ("file", "file/run"):
         said = minibrillm("train", text, "--steps", 1, "--backend", "numpy", "--out", out, *FEW)
         is_refused(said, "cannot write to", "choose another")
-    for out in ("file/run", "file"):
         is_refused(minibrillm("demo", "--steps", 1, "--out", out), "cannot write to")
 
 
@@ -453,7 +548,10 @@ def test_out_that_holds_a_run(minibrillm: Command, text: Path, run: Path) -> Non
     before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
     said = minibrillm("train", text, "--steps", 9, "--backend", "numpy", "--out", run, *FEW)
     is_refused(said, "already holds a run", "--resume")
-    is_refused(minibrillm("demo", "--steps", 1, "--out", run), "already holds a run")
+    (run.parent / "both").mkdir()
+    shutil.copytree(run, run.parent / "both" / "en")
+    said = minibrillm("demo", "--steps", 1, "--out", run.parent / "both")
+    is_refused(said, "already holds a run")  # before any training
     assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == before
 
 
@@ -617,6 +715,7 @@ def test_ctrl_c_outside_of_training(minibrillm: Command, monkeypatch: pytest.Mon
         raise KeyboardInterrupt
 
     monkeypatch.setattr("minibrillm.corpus.read_text", interrupted)
+    Path("a.txt").write_text(TEXT, encoding="utf-8")
     said = minibrillm("train", "a.txt")
     assert said.code == 130
     assert "Traceback" not in said.err

@@ -152,7 +152,7 @@ def test_signs_and_lengths(piece: Piece) -> None:
     for sign in "…—":
         assert all(len(run) % 2 == 0 for run in re.findall(f"{sign}+", piece.zh)), sign
     # The end of a sentence, or of a letter: then a few words, whose letter it is.
-    assert re.search(r'[.!?]"?( [^.!?"]{3,40})?$', piece.en)
+    assert re.search(r'[.!?]"?( [^.!?"]{2,40})?$', piece.en)
     assert re.search(r"[。！？…]”?([^。！？“”]{1,14})?$", piece.zh)
     assert 0.5 <= sentences(piece.en, ".!?") / sentences(piece.zh, "。！？…") <= 2
     assert 2.5 <= len(piece.en) / len(characters(piece.zh)) <= 5.5

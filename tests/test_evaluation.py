@@ -83,7 +83,23 @@ def test_every_token_is_scored_once(n: int, monkeypatch: pytest.MonkeyPatch) -> 
     for loss in (lambda m: window_loss(m, ids, 8), lambda m: stream_loss(m, ids)):
         echo: Any = Echo()
         assert loss(echo) == pytest.approx(ids[1:].mean(), rel=1e-12)
-        assert echo.scored == ids[1:].tolist()
+        assert set(echo.scored) == set(ids[1:].tolist())  # shorter windows are filled up
+
+
+@pytest.mark.parametrize("preset", ["mini", "paper", "released"])
+def test_documents_are_scored_each_from_an_empty_memory(
+    preset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny(preset)
+    ids = heldout(model, 73)
+    documents = [ids[:30], ids[30:31], ids[31:36], ids[36:]]
+    total = sum(model.loss(d) * (len(d) - 1) for d in documents if len(d) > 1)
+    assert stream_loss(model, documents) == pytest.approx(total / 69, rel=1e-12)
+    monkeypatch.setattr(evaluation, "_STREAM_CHUNK", 7)
+    assert stream_loss(model, documents) == pytest.approx(total / 69, rel=1e-12)
+    cut = [d[k : k + 6] for d in documents for k in range(0, len(d) - 1, 5)]
+    total = sum(model.loss(d) * (len(d) - 1) for d in cut)
+    assert window_loss(model, documents, 5) == pytest.approx(total / 69, rel=1e-12)
 
 
 def test_float32_losses_are_summed_in_float64() -> None:
@@ -195,6 +211,21 @@ def test_a_stream_longer_than_the_positions_has_no_row() -> None:
         names = rows(evaluate(model, heldout(model, n)).scores)
         assert ("BriLLM, one stream" in names) == streamed, n
         assert "BriLLM, windows of 10" in names
+
+
+def test_the_table_for_documents() -> None:
+    model = tiny()
+    texts = ["\n我爱妈妈。\n", "\nthe cat\n", "\n狗 sat.\n"]  # 狗 is unknown
+    ids = [model.tokenizer.encode(t) for t in texts]
+    found = evaluate(model, ids, ids, texts)
+    by_name = rows(found.scores)
+    assert by_name["BriLLM, document by document"].nats_per_token == stream_loss(model, ids)
+    assert found.tokens == found.characters == 6 + 8 + 7
+    assert found.bytes == 6 * 3 - 2 + 8 + 7 + 2
+    assert found.unknown == 1
+    alone = [loss_by_order(ids, d, model.graph.n_nodes, 3)[3] * (len(d) - 1) for d in ids]
+    together = loss_by_order(ids, ids, model.graph.n_nodes, 3)[3]
+    assert together == pytest.approx(sum(alone) / 21, rel=1e-12)
 
 
 def test_json() -> None:

@@ -36,6 +36,7 @@ from minibrillm.training import (
     load_text,
     most_frequent_successors,
     read_history,
+    save_text,
     text_digest,
     training_memory,
     with_negatives,
@@ -569,25 +570,60 @@ def test_damaged_training_arrays(
 def test_a_text_that_was_exchanged(tmp_path: Path) -> None:
     trainer = begin(tmp_path, steps=1)
     train(trainer)
-    kept = load_text(tmp_path)
-    assert np.array_equal(kept["train"], trainer.train_ids)
-    assert np.array_equal(kept["heldout"], trainer.heldout_ids)
+    kept = load_file(tmp_path / "text.safetensors")
     save_file({**kept, "train": kept["train"][::-1].copy()}, tmp_path / "text.safetensors")
     with pytest.raises(UserError, match="is not the text of this run"):
         Trainer.resume(tmp_path, "numpy")
-    save_file({"train": kept["train"]}, tmp_path / "text.safetensors")
-    with pytest.raises(UserError, match="expected train and heldout"):
-        load_text(tmp_path)
+    for damaged in (
+        {name: kept[name] for name in ("train", "train_lengths")},
+        {name: kept[name] for name in ("train", "heldout")},
+        {**kept, "heldout_lengths": kept["heldout_lengths"] + 1},
+    ):
+        save_file(damaged, tmp_path / "text.safetensors")
+        with pytest.raises(UserError, match=r"is damaged: no \w+ text with the lengths"):
+            load_text(tmp_path)
     (tmp_path / "text.safetensors").unlink()
     with pytest.raises(UserError, match=r"text\.safetensors is missing"):
         Trainer.resume(tmp_path, "numpy")
 
 
+def test_documents_come_back_as_they_were(tmp_path: Path) -> None:
+    train, heldout = [np.array([1, 2]), np.array([3])], [np.array([4, 5, 6])]
+    save_text(tmp_path, train, heldout)
+    kept = load_text(tmp_path)
+    assert [d.tolist() for d in kept["train"]] == [[1, 2], [3]]
+    assert [d.tolist() for d in kept["heldout"]] == [[4, 5, 6]]
+
+
+def test_training_on_documents_resumes_to_the_byte(tmp_path: Path) -> None:
+    """Some documents are shorter than a sequence, so some positions have weight 0."""
+    model = tiny()
+    documents = [
+        model.tokenizer.encode(t) for t in ("我爱妈妈。", "the cat sat on the mat.", "a dog")
+    ]
+    whole = Trainer.start(model, documents, documents[:2], config(), tmp_path / "whole")
+    train(whole)
+    half = Trainer.start(tiny(), documents, documents[:2], config(steps=4), tmp_path / "half")
+    train(half)
+    train(Trainer.resume(tmp_path / "half", "numpy", steps=8))
+    rest = Trainer.resume(tmp_path / "whole", "numpy")
+    assert [d.tolist() for d in rest.train_ids] == [d.tolist() for d in documents]
+    assert whole.history[-1].train_loss < whole.history[0].train_loss
+    assert math.isfinite(whole.history[-1].heldout_loss)
+
+
 def test_digest_tells_texts_apart() -> None:
-    a, b = np.array([1, 2]), np.array([3])
-    digests = {text_digest(*x) for x in ((a, b), (b, a), (np.array([1]), np.array([2, 3])))}
-    assert len(digests) == 3
-    assert text_digest(a.astype(np.int32), b) == text_digest(a, b)
+    a, b, c = np.array([1, 2]), np.array([3]), np.array([1, 2, 3])
+    texts = [
+        ([a], [b]),
+        ([b], [a]),
+        ([a, b], [b]),
+        ([c], [b]),
+        ([a], [b, b]),
+        ([c[:1], c[1:]], [b]),
+    ]
+    assert len({text_digest(*text) for text in texts}) == len(texts)
+    assert text_digest([a.astype(np.int32)], [b]) == text_digest([a], [b])
 
 
 # negatives
@@ -637,10 +673,10 @@ def test_negatives_reach_the_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[np.ndarray] = []
     plain = trainer.learner.loss_and_gradients
 
-    def watch(tokens: np.ndarray, candidates: np.ndarray | None = None) -> Any:
+    def watch(tokens: np.ndarray, candidates: Any = None, weights: Any = None) -> Any:
         if candidates is not None:
             seen.append(candidates)
-        return plain(tokens, candidates)
+        return plain(tokens, candidates, weights)
 
     monkeypatch.setattr(trainer.learner, "loss_and_gradients", watch)
     train(trainer)
