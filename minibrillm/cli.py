@@ -294,8 +294,8 @@ def _train(trainer: Trainer) -> None:
 # What each language is trained with, chosen on the validation split; how much of the time it gets,
 # and what it goes on from. Few pieces are soon learned by heart: strong decay, a small d.
 _DEMO: dict[str, tuple[float, dict[str, Any], dict[str, Any], str]] = {
-    "zh": (0.65, {"d_node": 16}, {"batch_size": 32, "weight_decay": 5.0}, "小美"),
-    "en": (0.35, {}, {"weight_decay": 2.0}, "One morning"),
+    "zh": (0.65, {"d_node": 16}, {"batch_size": 32, "weight_decay": 4.0}, "小美"),
+    "en": (0.35, {}, {"weight_decay": 1.0}, "One morning"),
 }
 
 
@@ -319,7 +319,7 @@ def demo(
     trainers = {}
     for language, (share, shape, settings, _) in _DEMO.items():
         config = TrainConfig.preset(
-            "mini", minutes=share * minutes, steps=steps, learning_rate=0.01, seed=seed, **settings
+            "mini", minutes=share * minutes, steps=steps, seed=seed, **settings
         )
         train_texts, test_texts = (bundled_documents(s, (language,)) for s in ("train", "test"))
         model = BriLLM.from_text(train_texts, seed=seed, backend=backend, **shape)
