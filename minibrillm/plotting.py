@@ -153,7 +153,7 @@ def plot_history(
         ax.axhline(loss, color=_GREY, lw=1, ls=("--", ":", "-.")[k % 3], label=name)
     ax.set_xlabel("seconds")
     ax.set_ylabel("nats per token")
-    ax.legend(frameon=False, fontsize=9)
+    ax.legend(framealpha=0.85, edgecolor="none", fontsize=9)
     return ax
 
 
