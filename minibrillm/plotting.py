@@ -153,8 +153,8 @@ def plot_history(
         ax.axhline(loss, color=_GREY, lw=1, ls=("--", ":", "-.")[k % 3], label=name)
     ax.set_xlabel("seconds")
     ax.set_ylabel("nats per token")
-    below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.18), "ncols": 2}
-    ax.legend(frameon=False, fontsize=9, **below)  # beside the lines it would cover some
+    # Below: beside the lines it would cover some of them.
+    ax.legend(frameon=False, fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)
     return ax
 
 
