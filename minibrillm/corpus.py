@@ -776,7 +776,7 @@ def _fetch(known: Download, folder: Path, progress: bool) -> Path:
             pooch.HTTPDownloader(progress, 4096, headers=headers)(url, end, store)
         part.replace(output)
 
-    place = f"{known.url}; or save it by other means as {folder / known.file}"
+    otherwise = f"try again, or save it by other means as {folder / known.file}"
     resumed = part.exists()
     try:
         try:
@@ -789,15 +789,16 @@ def _fetch(known: Download, folder: Path, progress: bool) -> Path:
     except requests.HTTPError as error:
         part.unlink(missing_ok=True)
         status = "an error" if error.response is None else error.response.status_code
-        raise UserError(f"the server refused ({status}) {place}") from None
+        raise UserError(f"the server refused {known.url} ({status}); {otherwise}") from None
     except requests.ConnectionError as error:
-        raise UserError(f"no connection to {place} ({_reason(error)})") from None
+        raise UserError(f"no connection to {known.url} ({_reason(error)}); {otherwise}") from None
     except requests.RequestException as error:
         kept = f"; {part.stat().st_size:,} bytes are kept" if part.exists() else ""
-        raise UserError(f"the download broke off{kept}; try again: {place}") from error
+        raise UserError(f"the download of {known.url} broke off{kept}; {otherwise}") from error
     except ValueError:
         raise UserError(
-            f"what came has not the sha256 {known.sha256}, so it was not kept: {place}"
+            f"what came from {known.url} has not the sha256 {known.sha256} and was not kept; "
+            f"{otherwise}"
         ) from None
     return folder / known.file
 
