@@ -19,8 +19,10 @@ from minibrillm.config import ModelConfig
 from minibrillm.functional import SQUARES_BLOCK, gelu, gelu_derivative
 from minibrillm.model import BriLLM
 
-# Large enough for the competition with the parts of an edge kept apart, which small graphs skip.
+# Large enough for the competition with the parts of an edge kept apart, which small graphs skip,
+# and so do wide ones if many positions share a source.
 LARGE = {
+    "mini, wide": (ModelConfig.preset("mini", d_node=48, min_count=2), 60),
     "mini, large": (ModelConfig.preset("mini", d_node=16, min_count=3), 1100),
     "mini, large, encoded": (
         ModelConfig.preset("mini", d_node=17, min_count=2, positions="sinusoidal", prior="none"),
@@ -34,8 +36,16 @@ def model_of(variant: str, dtype: type) -> BriLLM:
     if variant in VARIANTS:
         return random_model(VARIANTS[variant], dtype=dtype, n_nodes=23, n_ids=300)
     config, n_nodes = LARGE[variant]
-    assert n_nodes * config.d_node**2 > kernels._PARTS_ABOVE
-    return random_model(config, dtype=dtype, n_nodes=n_nodes, n_ids=60_000)
+    model = random_model(config, dtype=dtype, n_nodes=n_nodes, n_ids=60_000)
+    tokens, _ = batch_of(model, candidates=False)
+    elements = n_nodes * config.d_node**2
+    assert elements > kernels._PARTS_ABOVE
+    shared = tokens[:, :-1].size / len(np.unique(tokens[:, :-1]))
+    assert kernels._apart(elements, shared) == (variant != "mini, wide")
+    if variant == "mini, wide":  # or signals would grow a thousandfold on every edge
+        for array in model.parameters.values():
+            array *= 0.25
+    return model
 
 
 def batch_of(model: BriLLM, *, candidates: bool) -> tuple[np.ndarray, np.ndarray | None]:
