@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import platform
 import sys
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from minibrillm.model import BriLLM
     from minibrillm.tokenizer import Tokenizer
     from minibrillm.training import Trainer
-
-_MANY_NODES = 500
 
 app = typer.Typer(
     help="BriLLM, the signal-flow language model: train, evaluate, generate, compare.",
@@ -104,7 +103,7 @@ def train(
     ] = None,
 ) -> None:
     """Train a model on a text, and show how good it is on the part held out."""
-    from minibrillm.config import ModelConfig, TrainConfig
+    from minibrillm.config import ModelConfig, TrainConfig, for_vocabulary
     from minibrillm.corpus import join_documents
     from minibrillm.tokenizer import train_tokenizer
     from minibrillm.training import Trainer
@@ -147,10 +146,7 @@ def train(
         split = _split_of(text, field, cross_documents, heldout)
         tok = train_tokenizer(join_documents(split.train), tokenizer, vocab_size)
         heldout_text = split.heldout
-        if tok.n_nodes > _MANY_NODES and config.edges == "three_part":
-            # Every token costs V d², and every step the gradients of V matrices.
-            config = config.replace(d_node=d_node or 16)
-            training = training.replace(batch_size=batch_size or 32)
+        config, training = for_vocabulary(tok.n_nodes, config, training, d_node, batch_size)
         trainer = _new_run(text, split, tok, config, training, out, backend or "numba")
     _plan(trainer, out)
     _train_and_report(trainer, out, heldout_text)
@@ -636,6 +632,83 @@ def info(as_json: AsJson = False) -> None:
         return
     for name, value in facts.items():
         _say(f"{name:>16}  {value}")
+
+
+# ---------------------------------------------------------------------------------------- compare
+
+
+@app.command()
+def compare(
+    text: Annotated[Path, typer.Argument(help="Text to compare on, as for train.")],
+    field: Field = None,
+    minutes: Annotated[float, typer.Option(help="Of training, for each network.")] = 1.0,
+    seeds: Annotated[int, typer.Option(help="Train each so often, from different weights.")] = 1,
+    seed: Annotated[int, typer.Option(help="The first of the seeds.")] = 0,
+    tokenizer: Annotated[str, typer.Option(help="characters or bpe.")] = "characters",
+    vocab_size: Annotated[
+        int | None, typer.Option(help="Largest vocabulary (default: every character; BPE 512).")
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="ngrams, released, mini, gpt or lstm; again for more (all)."),
+    ] = None,
+    gpt_grid: Annotated[
+        int, typer.Option(help="Candidates for the GPT; the best on the validation part counts.")
+    ] = 4,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write everything to this file.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw losses against seconds and parameters: FILE.png.")
+    ] = None,
+) -> None:
+    """Compare with n-grams, a GPT and an LSTM on the same text in the same time (needs torch)."""
+    from minibrillm import comparison
+    from minibrillm.config import TrainConfig
+    from minibrillm.corpus import locate, read_corpus
+    from minibrillm.plotting import plot_comparison
+    from minibrillm.training import Interrupted
+
+    TrainConfig(minutes=minutes, seed=seed)  # refuses what is impossible
+    if math.isinf(minutes):
+        raise UserError("--minutes is inf: nothing would ever be compared")
+    if seeds < 1:
+        raise UserError(f"--seeds is {seeds}; expected at least 1")
+    names = only or comparison.CONTENDERS
+    comparison.check(names, gpt_grid)
+    parts = comparison.three_parts(read_corpus(locate(text), field))
+    all_seeds = range(seed, seed + seeds)
+    task = comparison.Task.of(parts, minutes, all_seeds, tokenizer, vocab_size)
+    _check_writable(json_file)
+    _check_drawable(plot)
+
+    def known(found: comparison.Comparison) -> None:
+        _notice(found.newest())
+        _write_figures(json_file, {"text": str(text), **found.to_json()})
+
+    try:
+        result = comparison.compare(task, names, gpt_grid, _notice, known)
+    except Interrupted as stop:
+        typer.echo(str(stop), err=True)
+        raise typer.Exit(130) from None
+    _say(result.table())
+    if plot is not None:
+        plot_comparison(result).savefig(plot, dpi=150)
+
+
+def _check_writable(path: Path | None) -> None:
+    if path is not None:
+        try:
+            path.open("ab").close()
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {error.strerror}; choose another") from None
+
+
+def _check_drawable(path: Path | None) -> None:
+    """Before an hour of training rather than after it."""
+    if path is not None and path.suffix not in (".png", ".svg", ".pdf"):
+        raise UserError(f"cannot draw {path}; take a name that ends in .png, .svg or .pdf")
+    _check_writable(path)
 
 
 # ------------------------------------------------------------------------------------------ bench

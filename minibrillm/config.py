@@ -321,3 +321,24 @@ _TRAIN_PRESETS: dict[str, dict[str, Any]] = {
         "average_decay": 0.0,
     },
 }
+
+
+MANY_NODES = 500  # above, what is right for letters takes too long
+
+
+def for_vocabulary(
+    n_nodes: int,
+    config: ModelConfig,
+    training: TrainConfig,
+    d_node: int | None = None,
+    batch_size: int | None = None,
+) -> tuple[ModelConfig, TrainConfig]:
+    """Settings that suit V nodes: many make ``mini`` narrower and its batches smaller.
+
+    Every token costs V d², and every step the gradients of V matrices. What is given as ``d_node``
+    or ``batch_size`` stays as it is.
+    """
+    if n_nodes > MANY_NODES and config.edges == "three_part":
+        config = config.replace(d_node=d_node or 16)
+        training = training.replace(batch_size=batch_size or 32)
+    return config, training

@@ -1,4 +1,4 @@
-"""Figures. Every one returns its matplotlib ``Axes``; Chinese labels work on any machine."""
+"""Figures. Each returns its matplotlib ``Axes``, or ``Figure``; Chinese labels always work."""
 
 from __future__ import annotations
 
@@ -18,11 +18,15 @@ from minibrillm.inspection import Trace
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
+    from minibrillm.comparison import Comparison
     from minibrillm.training import Record
 
 Array = np.ndarray
 
+# Told apart by everybody (Okabe & Ito).
+_SAFE = ("#56b4e9", "#0072b2", "#d55e00", "#009e73", "#cc79a7")
 _BLUE, _ORANGE, _GREY = "#1f77b4", "#d95f02", "#9a9a9a"
 
 
@@ -156,6 +160,55 @@ def plot_history(
     # Below: beside the lines it would cover some of them.
     ax.legend(frameon=False, fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)
     return ax
+
+
+def plot_comparison(found: Comparison) -> Figure:
+    """Held-out loss of all that were compared, against seconds and against parameters.
+
+    Left: on the validation part as training goes on, n-grams as lines. Right: on the test part at
+    the end, the best reading of each; bars are the standard deviation over seeds.
+    """
+    use_fonts()
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4.2))
+    rows = found.best()
+    networks = [row.name for row in rows if row.contender != "ngrams"]
+    style = dict(zip(networks, zip(_SAFE, "osD^v", strict=True), strict=False))
+    for curve in found.curves:
+        colour, marker = style[curve.name]
+        left.plot(
+            curve.seconds, curve.losses, color=colour, marker=marker, ms=4, lw=1.2, label=curve.name
+        )
+    # What the first moments were would hide the rest.
+    top = max((max(curve.losses[1:] or curve.losses) for curve in found.curves), default=np.inf)
+    ngrams = [row for row in rows if row.contender == "ngrams"]
+    for row, dashes in zip(ngrams, ("--", ":"), strict=False):
+        if np.mean(row.validation) <= top:
+            left.axhline(np.mean(row.validation), color=_GREY, lw=1, ls=dashes, label=row.name)
+    if found.curves:
+        left.set_ylim(top=top + 0.02)
+    left.set_xlabel("seconds of training")
+    left.set_ylabel("held-out nats per token (validation)")
+    left.legend(framealpha=0.85, edgecolor="none", fontsize=8)
+    for row in rows:
+        colour, marker = style.get(row.name, (_GREY, "_"))
+        spread = np.std(row.test, ddof=1) if len(row.test) > 1 else None
+        right.errorbar(row.parameters, row.loss, spread, color=colour, marker=marker, capsize=3)
+        right.annotate(
+            row.name,
+            (row.parameters, row.loss),
+            (-7, 0),
+            textcoords="offset points",
+            ha="right",
+            va="center",
+            fontsize=8,
+            color=colour,
+        )
+    right.set_xscale("log")
+    low, high = right.get_xlim()
+    right.set_xlim(low * (low / high) ** 0.6, high)  # room for the names
+    right.set_xlabel("parameters")
+    right.set_ylabel("held-out nats per token (test)")
+    return figure
 
 
 def plot_model(*, ax: Axes | None = None) -> Axes:

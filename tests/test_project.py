@@ -44,11 +44,13 @@ IMPORT_ORDER = (
     "widgets",
     "checks",
     "rivals",
+    "peers",
+    "comparison",
     "benchmark",
     "cli",
 )
 DRAWING_MODULES = {"plotting", "widgets"}
-TORCH_MODULES = {"rivals", "released"}
+TORCH_MODULES = {"rivals", "peers", "released"}
 DRAWING_LIBRARIES = {"matplotlib", "mpl_toolkits", "ipywidgets", "anywidget", "zhplot"}
 
 
