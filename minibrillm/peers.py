@@ -103,7 +103,8 @@ class Peer(nn.Module):
 
     def score(self, ids: Array | Sequence[Array]) -> float:
         """Mean nats per token of held-out text, read in the way that suits the model."""
-        return window_loss(self, ids)  # type: ignore[arg-type]
+        scored: Any = self  # it has of BriLLM what is asked there: `nll` and `max_positions`
+        return window_loss(scored, ids)
 
     def _nll(self, tokens: Array, state: Any = None) -> tuple[Tensor, Any]:
         """−log p of every token but the first, (B, n + 1) -> (B, n), and the memory after."""
