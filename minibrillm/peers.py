@@ -19,14 +19,13 @@ import numpy as np
 from minibrillm.config import MANY_NODES, TrainConfig
 from minibrillm.corpus import Windows, as_documents
 from minibrillm.errors import UserError
-from minibrillm.evaluation import WINDOW, window_loss
+from minibrillm.evaluation import window_loss
 from minibrillm.optim import learning_rate
 from minibrillm.rivals import F, Tensor, nn, torch  # says how to install it, if need be
-from minibrillm.training import Record
+from minibrillm.training import Record, curve_part
 
 Array = np.ndarray
 
-_CURVE_TOKENS = 128 * WINDOW  # of the held-out text, for the curve: as many as `Trainer` takes
 _BATCH_POSITIONS = 16384  # scored at once
 
 
@@ -351,7 +350,7 @@ class PeerTrainer:
             )
         self.config, self.learner, self.model = config, peer, copy.deepcopy(peer)
         self.windows = Windows(train_ids, config.sequence_length)
-        self.heldout_ids = _first_tokens(as_documents(heldout_ids), _CURVE_TOKENS)
+        self.heldout_ids = curve_part(as_documents(heldout_ids))
         self.rng = np.random.default_rng([config.seed, 1])
         self.weights = list(peer.parameters())
         self.average = [p.data for p in self.model.parameters()]
@@ -432,16 +431,6 @@ class PeerTrainer:
         if last < averaged:
             self.model.load_state_dict(self.learner.state_dict())
         return min(averaged, last)
-
-
-def _first_tokens(documents: Sequence[Array], n: int) -> list[Array]:
-    """The documents until n edges are read."""
-    part, read = [], 0
-    for document in documents:
-        if read < n:
-            part.append(document[: n - read + 1])
-            read += len(document)
-    return part
 
 
 @contextmanager

@@ -122,6 +122,16 @@ class Interrupted(Exception):
     """Training was interrupted (Ctrl-C) after a complete step; a run in a folder has saved it."""
 
 
+def curve_part(documents: Sequence[Array]) -> list[Array]:
+    """The first documents of a held-out text: enough for a curve, quick to score."""
+    part, read = [], 0
+    for document in documents:
+        if read < _CURVE_TOKENS:
+            part.append(document[: _CURVE_TOKENS - read + 1])
+            read += len(document)
+    return part
+
+
 def most_frequent_successors(model: BriLLM, k: int) -> Array:
     """The k likeliest targets of every source, for training with negatives (V, k).
 
@@ -315,12 +325,7 @@ class Trainer:
 
     def heldout_loss(self) -> float:
         """Held-out nats per token of the averaged weights, on the part used for the curve."""
-        part, read = [], 0
-        for document in self.heldout_ids:
-            if read < _CURVE_TOKENS:
-                part.append(document[: _CURVE_TOKENS - read + 1])
-                read += len(document)
-        return window_loss(self.model, part)
+        return window_loss(self.model, curve_part(self.heldout_ids))
 
     def train_step(self) -> Record:
         """Draw a batch, find the gradients, update; a loss that is not finite is a `UserError`."""
