@@ -200,9 +200,7 @@ def _new_run(
             f"{path} is shorter than one sequence: {n_tokens} tokens to train on, a sequence "
             f"has {n_edges + 1}; give more text or a smaller --sequence-length"
         )
-    graph = TokenGraph.from_ids(
-        train_ids, tok.n_nodes, min_count=config.min_count, prior=config.prior == "hebbian"
-    )
+    graph = TokenGraph.for_config(config, train_ids, tok.n_nodes)
     check_memory(config, graph.n_nodes, graph.n_edges, free_memory())
     model = BriLLM.create(config, tok, graph, seed=training.seed, backend=backend)
     return Trainer.start(model, train_ids, heldout_ids, training, out)

@@ -491,8 +491,7 @@ def _train_brillm(task: Task, preset: str, seed: int, changes: dict[str, Any]) -
         TrainConfig.preset(preset, minutes=task.minutes, seed=seed, **changes),
     )
     train = task.ids["train"]
-    prior = config.prior == "hebbian"
-    graph = TokenGraph.from_ids(train, task.n_nodes, min_count=config.min_count, prior=prior)
+    graph = TokenGraph.for_config(config, train, task.n_nodes)
     try:
         check_memory(config, graph.n_nodes, graph.n_edges, free_memory())
     except UserError as error:

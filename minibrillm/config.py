@@ -14,7 +14,7 @@ _MODEL_CHOICES = {
     "start": ("ones", "node"),
     "edges": ("shared", "three_part"),
     "positions": ("none", "sinusoidal", "released"),
-    "prior": ("none", "hebbian"),
+    "prior": ("none", "hebbian", "ngrams"),
 }
 
 _MODEL_PRESETS: dict[str, dict[str, Any]] = {
@@ -41,6 +41,7 @@ _MODEL_PRESETS: dict[str, dict[str, Any]] = {
         "initial_range": 0.5,
     },
     "mini": {},  # the defaults of ModelConfig
+    "mini7": {"prior": "ngrams"},
 }
 
 
@@ -139,8 +140,13 @@ class ModelConfig(_Record):
         Position encoding added on every edge.
     first_position : int
         The encoding on edge i is P_{i + first_position}.
-    prior : "none" or "hebbian"
-        π: zero, or the log-probability of the modified Kneser-Ney bigram.
+    prior : "none", "hebbian" or "ngrams"
+        π: zero; the log-probability of the modified Kneser-Ney bigram; or ``prior_weight`` times
+        that of the n-gram of order ``prior_order``, left out one by one in training.
+    prior_order : int
+        n, the tokens of an n-gram, the next one included (prior ``ngrams`` only).
+    prior_weight : float
+        κ (prior ``ngrams`` only).
     min_count : int
         How often a bigram must be seen to have an edge (or synapse) of its own.
     max_positions : int
@@ -163,6 +169,8 @@ class ModelConfig(_Record):
     positions: str = "none"
     first_position: int = 0
     prior: str = "hebbian"
+    prior_order: int = 7
+    prior_weight: float = 0.5
     min_count: int = 10
     max_positions: int = 512
     train_shared_edge: bool = True
@@ -177,12 +185,20 @@ class ModelConfig(_Record):
         self._check_number("first_position", int, 0)
         self._check_number("min_count", int, 1)
         self._check_number("max_positions", int, 1)
+        self._check_number("prior_order", int, 2, 16)
+        self._check_number("prior_weight", float, 0)
         self._check_number("initial_range", float, 0)
+        if self.prior == "ngrams" and self.edges == "shared":
+            raise UserError(
+                "the prior 'ngrams' tells unseen targets apart, shared edges make one class of "
+                "them; take edges='three_part', or prior='hebbian'"
+            )
         self._check_flag("train_shared_edge")
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> ModelConfig:
-        """``paper`` (its equation), ``released`` (the authors' code) or ``mini`` (ours)."""
+        """``paper`` (its equation), ``released`` (the authors' code), ``mini`` (ours), or ``mini7``
+        (ours with a prior of 7-grams)."""
         _check_preset(name)
         return cls.from_json({**_MODEL_PRESETS[name], **changes})
 

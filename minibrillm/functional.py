@@ -127,6 +127,7 @@ class State(NamedTuple):
     normaliser: Array  # (d,) z_i
     log_scale: float  # running maximum of α (variant "position"), else 0
     position: int  # i, the number of edges crossed
+    recent: Array | None = None  # (B, ≤ prior_order - 1) the last tokens, if the prior needs them
 
 
 class Schedule(NamedTuple):
@@ -179,9 +180,26 @@ def start_state(
         p = position_encoding(config.positions, 0, 1, d).astype(dtype)
         h = dtype.type(1 / d) + parameters["node_bias"][nodes] + p  # (B, d)
         r = gelu(h)
+    recent = recent_tokens(config, None, nodes[:, None])
     if config.memory == "leaky":  # r_0 belongs to the memory
-        return State(nodes, r, r, np.ones(d, dtype), 0.0, 0), h
-    return State(nodes, r, np.zeros_like(r), np.zeros(d, dtype), -np.inf, 0), h
+        return State(nodes, r, r, np.ones(d, dtype), 0.0, 0, recent), h
+    return State(nodes, r, np.zeros_like(r), np.zeros(d, dtype), -np.inf, 0, recent), h
+
+
+def recent_tokens(config: ModelConfig, before: Array | None, tokens: Array) -> Array | None:
+    """The last tokens that an n-gram prior asks for, n - 1 of them; None for any other prior.
+
+    Parameters
+    ----------
+    before : integer array (B, L), optional
+        The last tokens so far.
+    tokens : integer array (B, T)
+        Those that were read after them.
+    """
+    if config.prior != "ngrams":
+        return None
+    tokens = tokens if before is None else np.concatenate([before, tokens], axis=1)
+    return tokens[:, -(config.prior_order - 1) :]
 
 
 def memory_schedule(

@@ -12,10 +12,12 @@ import numpy as np
 from minibrillm.corpus import as_documents
 from minibrillm.errors import UserError
 from minibrillm.functional import logsumexp
-from minibrillm.ngram import BigramPrior, PairIndex
+from minibrillm.ngram import BigramPrior, KneserNey, Level, PairIndex
 
 if TYPE_CHECKING:
     import networkx
+
+    from minibrillm.config import ModelConfig
 
 Array = np.ndarray
 
@@ -42,6 +44,8 @@ class TokenGraph:
         Bigrams of the text, those without a private edge included.
     prior : BigramPrior or None
         π(v|u), or None for π = 0.
+    ngrams : KneserNey or None
+        What a prior of longer contexts counts, instead of ``prior``.
     """
 
     n_nodes: int
@@ -51,6 +55,20 @@ class TokenGraph:
     node_counts: Array
     n_bigrams: int
     prior: BigramPrior | None
+    ngrams: KneserNey | None = None
+
+    @classmethod
+    def for_config(
+        cls, config: ModelConfig, ids: Array | Sequence[Array], n_nodes: int
+    ) -> TokenGraph:
+        """The graph a model of this config needs; ``ids`` as in `from_ids`."""
+        return cls.from_ids(
+            ids,
+            n_nodes,
+            min_count=config.min_count,
+            prior=config.prior == "hebbian",
+            order=config.prior_order if config.prior == "ngrams" else 0,
+        )
 
     @classmethod
     def from_ids(
@@ -60,6 +78,7 @@ class TokenGraph:
         *,
         min_count: int = 1,
         prior: bool = True,
+        order: int = 0,
     ) -> TokenGraph:
         """Build from a stream of token ids, or from a list of documents (bigrams stay inside).
 
@@ -72,6 +91,8 @@ class TokenGraph:
             A bigram seen less often gets no private edge.
         prior : bool
             Fit the Hebbian prior.
+        order : int
+            Fit an n-gram prior of that order; 0: none.
 
         Raises
         ------
@@ -102,6 +123,7 @@ class TokenGraph:
             node_counts=np.bincount(stream, minlength=n_nodes),
             n_bigrams=n_bigrams,
             prior=BigramPrior.fit(documents, n_nodes) if prior else None,
+            ngrams=KneserNey.fit(documents, n_nodes, order) if order else None,
         )
 
     @property
@@ -215,6 +237,9 @@ class TokenGraph:
         if self.prior is not None:
             for name in _PRIOR_ARRAYS:
                 arrays[f"prior.{name}"] = getattr(self.prior, name)
+        for k, level in enumerate(self.ngrams.levels if self.ngrams else (), start=1):
+            for name in _LEVEL_ARRAYS:
+                arrays[f"prior.{k}.{name}"] = getattr(level, name)
         return arrays
 
     @classmethod
@@ -228,6 +253,11 @@ class TokenGraph:
             prior = None
             if "prior.indptr" in arrays:
                 prior = BigramPrior(**{name: arrays[f"prior.{name}"] for name in _PRIOR_ARRAYS})
+            levels: list[Level] = []
+            while f"prior.{len(levels) + 1}.keys" in arrays:
+                k, below = len(levels) + 1, len(levels[-1].keys) if levels else 1
+                named = {name: arrays[f"prior.{k}.{name}"] for name in _LEVEL_ARRAYS}
+                levels.append(Level(len(node_counts), below, **named))
         except KeyError as error:
             raise UserError(f"the graph lacks the array {error}") from None
         n_nodes = len(node_counts)
@@ -239,9 +269,11 @@ class TokenGraph:
             logs = (prior.log_probability, prior.log_backoff, prior.log_unigram)
             fits = fits and logs[1].shape == logs[2].shape == (n_nodes,)
             fits = fits and all(np.isfinite(a).all() for a in logs)
+        fits = fits and all(map(_is_level, levels))
         if not fits:
             raise UserError("the arrays of the graph do not fit each other; is the file damaged?")
-        return cls(n_nodes, indptr, targets, counts, node_counts, int(n_bigrams[0]), prior)
+        ngrams = KneserNey(n_nodes, tuple(levels)) if levels else None
+        return cls(n_nodes, indptr, targets, counts, node_counts, int(n_bigrams[0]), prior, ngrams)
 
 
 def _is_csr(indptr: Array, targets: Array, n_nodes: int) -> bool:
@@ -258,4 +290,18 @@ def _is_csr(indptr: Array, targets: Array, n_nodes: int) -> bool:
     return bool(inside and (np.diff(keys) > 0).all())
 
 
+def _is_level(level: Level) -> bool:
+    """Whether these are the k-grams of one order: the kernels trust them."""
+    keys, counts = level.keys, level.counts
+    if keys.dtype != np.int64 or counts.dtype != np.int64 or keys.shape != counts.shape:
+        return False
+    if keys.size == 0 or level.discounts.shape != (3,) or level.discounts.dtype != np.float64:
+        return False
+    inside = keys[0] >= 0 and keys[-1] < level.n_contexts * level.n_nodes
+    ascending, all_tokens = (np.diff(keys) > 0).all(), len(keys) == level.n_nodes
+    fits = inside and ascending and (level.n_contexts > 1 or all_tokens) and counts.min() >= 0
+    return bool(fits and np.isfinite(level.discounts).all())
+
+
+_LEVEL_ARRAYS = ("keys", "counts", "discounts")
 _PRIOR_ARRAYS = ("indptr", "targets", "log_probability", "log_backoff", "log_unigram")

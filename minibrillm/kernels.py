@@ -47,12 +47,14 @@ from minibrillm.functional import (
     memory_schedule_backward,
     position_encoding,
     position_shares,
+    recent_tokens,
     start_state,
 )
 
 if TYPE_CHECKING:
     from minibrillm.config import ModelConfig
     from minibrillm.graph import TokenGraph
+    from minibrillm.ngram import KneserNey
 
 Array = np.ndarray
 Parameters = Mapping[str, Array]
@@ -870,6 +872,7 @@ def path_forward(
         schedule.normaliser[n],
         schedule.log_scale,
         state.position + n,
+        recent_tokens(config, state.recent, tokens[:, 1:]),
     )
     incoming, signal, pre_activation = (_trim(x, d) for x in (incoming, signal, pre_activation))
     return Path(incoming, signal, pre_activation, start, schedule, state.position, final)
@@ -1071,6 +1074,7 @@ class _Work(NamedTuple):
     start: Array  # (G + 1,) first position of each source
     bin_start: Array  # (_BINS + 1,) first source of each bin
     share: Array  # (M,) weight of each position in the mean loss
+    log_prior: Array  # (M, V) π of every target, or (0, V): that of the source
 
 
 @_jit()
@@ -1333,6 +1337,8 @@ def _compete_in_bin(
                     _candidate_weights(
                         work.columns[first + r], work.column_priors[first + r], log_weight
                     )
+                elif work.log_prior.shape[0] > 0:
+                    _copy_to(log_weight, 0, work.log_prior[first + r], 0, n_columns)
                 c.nll[first + r] = _judge(work, first + r, e, log_weight, scale)
                 if c.gradient:
                     _scale_columns(row, scale, d_bias)
@@ -1512,6 +1518,8 @@ def _judge_block(c: _Targets, memory: Array, block: int) -> None:
         u = c.work.source[g]
         if c.work.columns.shape[1] > 0:
             _candidate_weights(c.work.columns[r], c.work.column_priors[r], log_weight)
+        elif c.work.log_prior.shape[0] > 0:
+            _copy_to(log_weight, 0, c.work.log_prior[r], 0, n_nodes)
         elif u != known:
             _weigh_columns(c.prior, u, none, False, log_weight)
             known = u
@@ -1730,6 +1738,7 @@ def _work(
     first: int,
     candidates: Array | None,
     weights: Array | None,
+    log_prior: Array | None,
     width: int,
 ) -> tuple[_Work, Array]:
     """Sort the positions by bin and source, and look up the column of each target.
@@ -1748,23 +1757,34 @@ def _work(
     def column(source: Array, target: Array) -> Array:
         return target if three_part else graph.column(source, target)
 
+    rows = np.empty((0, graph.n_nodes), dtype)
+    if log_prior is not None:
+        rows = np.empty((len(u), graph.n_nodes), dtype)
+        _gather(np.ascontiguousarray(log_prior.reshape(rows.shape), dtype), order, rows)
+
+    def prior(targets: Array) -> Array:
+        if log_prior is None:
+            return graph.log_prior(u[:, None], targets).astype(dtype)
+        return np.take_along_axis(rows, targets, axis=1)
+
     chosen, priors = np.empty((len(u), 0), np.int64), np.empty((len(u), 0), dtype)
     if candidates is not None:
         those = candidates.reshape(len(u), -1)[order]
-        chosen, priors = column(u[:, None], those), graph.log_prior(u[:, None], those).astype(dtype)
+        chosen, priors = column(u[:, None], those), prior(those)
     signals = np.empty((len(u), width), dtype)
     _gather(_pad(incoming.reshape(-1, d), width), order, signals)
     work = _Work(
         signals,
         encoding,
         column(u, v),
-        graph.log_prior(u, v).astype(dtype),
+        prior(v[:, None])[:, 0],
         chosen,
         priors,
         source,
         start,
         bin_start,
         position_shares(weights, len(u)).astype(dtype)[order],
+        rows,
     )
     return work, order
 
@@ -1807,12 +1827,15 @@ def compete(
     candidates: Array | None = None,
     weights: Array | None = None,
     gradient: bool = True,
+    log_prior: Array | None = None,
 ) -> Competition:
     """As `minibrillm.reference.compete`."""
     n_streams, n, d = incoming.shape
     dtype, n_nodes = incoming.dtype, graph.n_nodes
     width = _width(config, dtype)
-    work, order = _work(graph, config, tokens, incoming, first, candidates, weights, width)
+    work, order = _work(
+        graph, config, tokens, incoming, first, candidates, weights, log_prior, width
+    )
     three_part = config.edges == "three_part"
 
     gradients: dict[str, Array] = {}
@@ -1853,6 +1876,144 @@ def compete(
         _scatter(d_signals, order, d_incoming)
         d_incoming = d_incoming.reshape(incoming.shape)
     return Competition(out_nll.reshape(n_streams, n), d_incoming, gradients)
+
+
+# ---------------------------------------------------------------------------------- n-gram prior
+
+
+class _Ngrams(NamedTuple):
+    """The levels of `KneserNey`, one after the other: those of order k + 1 from ``at[k]`` on."""
+
+    counts: Array  # (Σ N_k,)
+    targets: Array  # (Σ N_k,) last token of each k-gram
+    first: Array  # (Σ N_{k-1},) place of each context's first k-gram
+    last: Array  # and the place after its last
+    total: Array  # (Σ N_{k-1},)
+    taken: Array
+    discounts: Array  # (n, 4) D(0) … D(3)
+    grams_at: Array  # (n,)
+    contexts_at: Array  # (n,)
+
+
+def _flat(ngrams: KneserNey) -> _Ngrams:
+    """Made once for each model, and kept with it."""
+    held = ngrams.__dict__.get("_flat")
+    if held is None:
+        levels, n = ngrams.levels, ngrams.n_nodes
+        at = np.cumsum([0, *(len(level.keys) for level in levels)])
+        held = _Ngrams(
+            np.concatenate([level.counts for level in levels]).astype(np.int32),
+            np.concatenate([level.keys % n for level in levels]).astype(np.int32),
+            np.concatenate([level.first[:-1] + k for level, k in zip(levels, at, strict=False)]),
+            np.concatenate([level.first[1:] + k for level, k in zip(levels, at, strict=False)]),
+            np.concatenate([level.total for level in levels]),
+            np.concatenate([level.taken for level in levels]),
+            np.array([[0.0, *level.discounts] for level in levels]),
+            at[:-1],
+            np.cumsum([0, *(level.n_contexts for level in levels)])[:-1],
+        )
+        ngrams.__dict__["_flat"] = held
+    return held
+
+
+_MANTISSA, _EXPONENT_OF_ONE = np.int32(0x7FFFFF), np.int32(0x3F800000)
+_SQRT_TWO, _LN2 = _F(math.sqrt(2)), _F(math.log(2))
+
+
+def _log(x: Any) -> Any:
+    """log x for x > 0."""
+    return math.log(x)  # without the compiler; compiled, the overload below takes its place
+
+
+@overload(_log, inline="always")
+def _log_overload(x: Any) -> Any:
+    if x == types.float32:
+
+        def single(x: Any) -> Any:
+            # Without a branch, so that loops vectorise: x = m 2^e with m in [√½, √2).
+            bits = np.float32(x).view(np.int32)
+            m = np.int32((bits & _MANTISSA) | _EXPONENT_OF_ONE).view(np.float32)
+            high = m > _SQRT_TWO
+            e = np.float32(np.int32(bits >> np.int32(23)) - np.int32(127)) + (
+                _ONE if high else _F(0.0)
+            )
+            m = m * _HALF if high else m
+            s = (m - _ONE) / (m + _ONE)
+            q = s * s
+            series = q * (_F(1 / 3) + q * (_F(1 / 5) + q * (_F(1 / 7) + q * _F(1 / 9))))
+            return e * _LN2 + _F(2.0) * (s + s * series)
+
+        return single
+
+    def double(x: Any) -> Any:
+        return math.log(x)
+
+    return double
+
+
+@_jit(fastmath=_FLAGS)
+def _prior_row(g: _Ngrams, context: Array, true: Array, weight: float, p: Array) -> None:
+    """One row of `prior_rows`; ``true`` is empty if nothing is left out."""
+    order = g.discounts.shape[0]
+    loses = order  # the lowest order at which the place that is left out takes from a count
+    if true.size > 0 and true[order - 1] >= 0:
+        loses = order - 1
+        while loses > 0 and g.counts[g.grams_at[loses] + true[loses]] == 1:
+            loses -= 1
+    p[:] = 1 / p.size
+    for k in range(order):
+        here = g.contexts_at[k]
+        if k > 0:
+            if context[k - 1] < 0:
+                break
+            here += context[k - 1]
+        total, taken, less = g.total[here], g.taken[here], -1
+        if k >= loses:
+            less = g.grams_at[k] + true[k]
+            count = g.counts[less]
+            total -= 1
+            taken += g.discounts[k, min(count - 1, 3)] - g.discounts[k, min(count, 3)]
+        if total <= 0:
+            continue
+        backoff, one = p.dtype.type(taken / total), p.dtype.type(1 / total)
+        for v in range(p.size):
+            p[v] *= backoff
+        for j in range(g.first[here], g.last[here]):
+            count = g.counts[j] - (j == less)
+            p[g.targets[j]] += (count - p.dtype.type(g.discounts[k, min(count, 3)])) * one
+    for v in range(p.size):
+        p[v] = weight * _log(p[v])
+
+
+@_jit(parallel=True)
+def _run_prior_rows(
+    g: _Ngrams, contexts: Array, left_out: Array, weight: float, out: Array
+) -> None:
+    for m in prange(len(out)):
+        true = left_out[m] if len(left_out) > 0 else left_out[:0].reshape(-1)
+        _prior_row(g, contexts[m], true, weight, out[m])
+
+
+@_serial
+def prior_rows(
+    ngrams: KneserNey,
+    weight: float,
+    contexts: Array,
+    left_out: Array | None,
+    dtype: type,
+) -> Array:
+    """As `minibrillm.reference.prior_rows`."""
+    out = np.empty((*contexts.shape[:-1], ngrams.n_nodes), dtype)
+    flat = np.ascontiguousarray(contexts.reshape(-1, contexts.shape[-1]), np.int32)
+    true = np.empty((0, ngrams.order), np.int32)
+    if left_out is not None:
+        true = np.ascontiguousarray(left_out.reshape(-1, ngrams.order), np.int32)
+    rows, kappa = out.reshape(len(flat), -1), out.dtype.type(weight)
+    if len(rows) == 1 and left_out is None:  # as in generation: nothing to compile in parallel
+        _prior_row(_flat(ngrams), flat[0], true.reshape(-1), kappa, rows[0])
+    else:
+        _run_prior_rows(_flat(ngrams), flat, true, kappa, rows)
+    return out
 
 
 # ---------------------------------------------------------------------------- energies, optimiser

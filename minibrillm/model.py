@@ -71,7 +71,13 @@ class BriLLM:
             has = "no prior" if self.graph.prior is None else "a prior"
             raise UserError(
                 f"the config says prior {self.config.prior!r} but the graph has {has}; build it "
-                "with TokenGraph.from_ids(..., prior=config.prior == 'hebbian')"
+                "with TokenGraph.for_config"
+            )
+        order = 0 if self.graph.ngrams is None else self.graph.ngrams.order
+        if order != (self.config.prior_order if self.config.prior == "ngrams" else 0):
+            raise UserError(
+                f"the config says prior {self.config.prior!r} of order {self.config.prior_order} "
+                f"but the graph has n-grams of order {order}; build it with TokenGraph.for_config"
             )
         check_parameters(self.config, self.graph.n_nodes, self.graph.n_edges, self.parameters)
 
@@ -105,12 +111,8 @@ class BriLLM:
         config = ModelConfig.preset(preset, **changes)
         documents = [text] if isinstance(text, str) else text
         tok = train_tokenizer(join_documents(documents), tokenizer, n_nodes)
-        graph = TokenGraph.from_ids(
-            [tok.encode(document) for document in documents],
-            tok.n_nodes,
-            min_count=config.min_count,
-            prior=config.prior == "hebbian",
-        )
+        ids = [tok.encode(document) for document in documents]
+        graph = TokenGraph.for_config(config, ids, tok.n_nodes)
         return cls.create(config, tok, graph, seed=seed, backend=backend, dtype=dtype)
 
     @classmethod
@@ -239,7 +241,15 @@ class BriLLM:
         ops, parameters, graph, config = self.operations, self.parameters, self.graph, self.config
         path = ops.path_forward(parameters, graph, config, batch, state)
         found = ops.compete(
-            parameters, graph, config, batch, path.incoming, path.first, candidates, gradient=False
+            parameters,
+            graph,
+            config,
+            batch,
+            path.incoming,
+            path.first,
+            candidates,
+            gradient=False,
+            log_prior=self._rows(batch[:, :-1], state),
         )
         return found.nll, path.final
 
@@ -251,7 +261,11 @@ class BriLLM:
         return _mean(self.nll(tokens, candidates=candidates)[0], weights)
 
     def loss_and_gradients(
-        self, tokens: Array, candidates: Array | None = None, weights: Array | None = None
+        self,
+        tokens: Array,
+        candidates: Array | None = None,
+        weights: Array | None = None,
+        log_prior: Array | None = None,
     ) -> tuple[float, dict[str, Array]]:
         """The loss and its gradient with respect to every parameter, by name.
 
@@ -263,11 +277,16 @@ class BriLLM:
         weights : array (B, T-1), optional
             How much each position counts in the mean; 0: not at all, as where a shorter
             sequence was filled up to the length of the others.
+        log_prior : array (B, T-1, V), optional
+            π of every target at every position, if not the model's own: training leaves out of an
+            n-gram prior what is to be foretold (`leave_one_out`).
         """
         batch, ops = self._batch(tokens), self.operations
         candidates, weights = self._candidates(batch, candidates), self._weights(batch, weights)
         graph, config = self.graph, self.config
         path = ops.path_forward(self.parameters, graph, config, batch)
+        if log_prior is None:
+            log_prior = self._rows(batch[:, :-1], None)
         found = ops.compete(
             self.parameters,
             graph,
@@ -276,6 +295,7 @@ class BriLLM:
             path.incoming,
             candidates=candidates,
             weights=weights,
+            log_prior=log_prior,
         )
         gradients = ops.path_backward(self.parameters, graph, config, batch, path, found)
         return _mean(found.nll, weights), gradients
@@ -291,13 +311,38 @@ class BriLLM:
         out = self.operations.energies(self.parameters, self.graph, self.config, batch, incoming)
         return out if np.ndim(tokens) == 2 else out[0]
 
-    def prior(self, nodes: Array) -> Array:
-        """π(·|u), what is added to the energies before the softmax: (...) -> (..., V)."""
-        nodes = np.asarray(nodes)
+    def prior(self, tokens: Array) -> Array:
+        """π(· | u), what is added to the energies before the softmax, after each token of a stream.
+
+        () -> (V,), (T,) -> (T, V), (B, T) -> (B, T, V); only the prior ``ngrams`` looks at more
+        than the token itself.
+        """
+        tokens = np.asarray(tokens)
+        if self.graph.ngrams is not None:
+            streams = np.atleast_2d(tokens)
+            rows = self._rows(streams, None)
+            assert rows is not None
+            return rows.astype(np.float64).reshape(*tokens.shape, -1)
         if self.graph.prior is None:
-            return np.zeros((*nodes.shape, self.graph.n_nodes))
-        rows = [self.graph.prior.row(int(u)) for u in nodes.ravel()]
-        return np.reshape(rows, (*nodes.shape, self.graph.n_nodes))
+            return np.zeros((*tokens.shape, self.graph.n_nodes))
+        rows = np.array([self.graph.prior.row(int(u)) for u in tokens.ravel()])
+        return rows.reshape(*tokens.shape, self.graph.n_nodes)
+
+    def _rows(self, tokens: Array, state: State | None) -> Array | None:
+        """π of an n-gram prior after each token of streams (B, T) -> (B, T, V), else None.
+
+        The streams stand at their first tokens, which the ``state`` has read already.
+        """
+        ngrams = self.graph.ngrams
+        if ngrams is None:
+            return None
+        n = tokens.shape[1]
+        if state is not None and state.recent is not None:
+            tokens = np.concatenate([state.recent[:, :-1], tokens], axis=1)
+        contexts = ngrams.grams(tokens)[:, tokens.shape[1] - n :, :-1]
+        dtype = next(iter(self.parameters.values())).dtype.type
+        weight = self.config.prior_weight
+        return np.asarray(self.operations.prior_rows(ngrams, weight, contexts, None, dtype))
 
     # ------------------------------------------------------------------------------- streaming
 
@@ -324,7 +369,9 @@ class BriLLM:
             state.incoming[:, None],
             state.position,
         )
-        return e[0, 0].astype(np.float64) + self.prior(state.node)[0]
+        rows = self._rows(state.node[:, None], state)
+        prior = self.prior(state.node) if rows is None else rows[0]
+        return e[0, 0].astype(np.float64) + prior[0]
 
     def stream(
         self,

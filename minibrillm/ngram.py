@@ -31,17 +31,65 @@ Array = np.ndarray
 FALLBACK_DISCOUNTS = (0.5, 1.0, 1.5)
 
 
-class Level(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Level:
     """One order k of a model: its k-grams (context h, next token v), and what each may claim.
 
     The context is named by its rank among the (k-1)-grams, so a k-gram fits one integer whatever
     k: rank · V + v is at most (number of tokens read) · V. Level 1 has all V tokens.
+
+    Parameters
+    ----------
+    n_nodes : int
+        V.
+    n_contexts : int
+        N_{k-1}, the number of (k-1)-grams; 1 for k = 1.
+    keys : int64 array (N_k,)
+        Rank of h · V + v, ascending.
+    counts : int64 array (N_k,)
+        c(hv): how often hv was seen at the highest order, how many tokens stood before it below.
+    discounts : float64 array (3,)
+        D1, D2, D3+.
     """
 
-    keys: Array  # (N_k,) int64, ascending: rank of h · V + v
-    share: Array  # (N_k,) (c - D(c)) / c(h·), the part of p(v | h) that this order gives
-    backoff: Array  # (N_{k-1},) λ(h), the part left to the order below; 1 where nothing follows h
-    discounts: Array  # (3,) D1, D2, D3+
+    n_nodes: int
+    n_contexts: int
+    keys: Array
+    counts: Array
+    discounts: Array
+
+    def discount(self, counts: Array) -> Array:
+        """D(c) of every count."""
+        return np.concatenate([[0.0], self.discounts])[np.minimum(counts, 3)]
+
+    @cached_property
+    def total(self) -> Array:
+        """c(h·) of every context, (N_{k-1},)."""
+        return np.bincount(self.keys // self.n_nodes, self.counts, self.n_contexts)
+
+    @cached_property
+    def taken(self) -> Array:
+        """Σ_v D(c(hv)) of every context, (N_{k-1},)."""
+        taken = self.discount(self.counts)
+        return np.bincount(self.keys // self.n_nodes, taken, self.n_contexts)
+
+    @cached_property
+    def share(self) -> Array:
+        """(c - D(c)) / c(h·), the part of p(v | h) that this order gives, (N_k,)."""
+        # Where the total is 0 nothing was counted after the context, and 0 / 1 is what it claims.
+        total = np.maximum(self.total, 1)[self.keys // self.n_nodes]
+        return (self.counts - self.discount(self.counts)) / total
+
+    @cached_property
+    def backoff(self) -> Array:
+        """λ(h), the part left to the order below; 1 where nothing follows h, (N_{k-1},)."""
+        one = np.ones(self.n_contexts)
+        return np.divide(self.taken, self.total, out=one, where=self.total > 0)
+
+    @cached_property
+    def first(self) -> Array:
+        """Where the k-grams of each context begin, (N_{k-1} + 1,)."""
+        return np.searchsorted(self.keys, np.arange(self.n_contexts + 1) * self.n_nodes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,8 +125,8 @@ class KneserNey:
             No token at all, an id outside 0 … V-1, or an order below 1.
         """
         tables = _count(ids, n_nodes, order)
-        lower = [_lower_level(*pair) for pair in pairwise(tables)]
-        return cls(n_nodes, (*lower, _level(tables[-1], tables[-1].counts)))
+        lower = [_lower_level(*pair, n_nodes) for pair in pairwise(tables)]
+        return cls(n_nodes, (*lower, _level(tables[-1], n_nodes, tables[-1].counts)))
 
     @property
     def order(self) -> int:
@@ -146,6 +194,87 @@ class KneserNey:
             here, prefix = int(gram[-1]), _shift(gram)
         return p
 
+    def grams(self, ids: Array) -> Array:
+        """Which k-gram ends at each place of one or several streams, for every order k.
+
+        Parameters
+        ----------
+        ids : integer array (..., N)
+
+        Returns
+        -------
+        int32 array (..., N, n): entry k - 1 is the rank of the k-gram among those of the training
+        text, -1 where it was not seen there or the stream has fewer than k tokens so far
+        """
+        ids = np.asarray(ids, np.int64)
+        out = np.empty((*ids.shape, self.order), np.int32)
+        rank = np.zeros(ids.shape, np.int64)  # of the (k-1)-gram that ends one place before
+        for k, level in enumerate(self.levels):
+            if k > 0:
+                rank = np.concatenate([np.full_like(rank[..., :1], -1), rank[..., :-1]], axis=-1)
+            rank = np.where(rank < 0, -1, _find(level.keys, rank * self.n_nodes + ids))
+            out[..., k] = rank
+        return out
+
+    def log_rows(self, contexts: Array, left_out: Array | None = None) -> Array:
+        """log p of every token after each of many contexts: the reference of the prior's rows.
+
+        Parameters
+        ----------
+        contexts : integer array (M, n - 1)
+            As `grams` names them: entry k - 1 is the k-gram that ends where the next token is
+            asked for; -1: unknown, or not to be used.
+        left_out : integer array (M, n), optional
+            The k-grams that end in the true next token, each of which the training text holds
+            here: count as if this one place had not been read (leave one out). -1 for all of
+            a row: leave nothing out.
+
+        Returns
+        -------
+        float64 array (M, V), nats
+        """
+        m = len(contexts)
+        p = np.full((m, self.n_nodes), 1 / self.n_nodes)
+        here = np.zeros(m, np.int64)  # rank of the context, whose k-1 tokens shrink to none
+        fewer = None if left_out is None else self._loses(left_out)
+        for k, level in enumerate(self.levels):
+            if k > 0:
+                here = contexts[:, k - 1]
+            rows = np.flatnonzero(here >= 0)
+            context = here[rows]
+            total, taken = level.total[context], level.taken[context]
+            length = level.first[context + 1] - level.first[context]
+            owner = np.repeat(np.arange(len(rows)), length)  # of every k-gram met, its row
+            gram = np.arange(len(owner)) - np.repeat(np.cumsum(length) - length, length)
+            gram += level.first[context][owner]
+            count = level.counts[gram]
+            if left_out is not None and fewer is not None:
+                minus = fewer[rows, k]
+                true = level.counts[left_out[rows, k]]
+                total = total - minus
+                taken = taken + minus * (level.discount(true - 1) - level.discount(true))
+                count = count - (minus[owner] & (gram == left_out[rows, k][owner]))
+            known = total > 0
+            p[rows[known]] *= (taken[known] / total[known])[:, None]
+            kept = known[owner]
+            owner, gram, count = owner[kept], gram[kept], count[kept]
+            share = (count - level.discount(count)) / total[owner]
+            p[rows[owner], level.keys[gram] % self.n_nodes] += share
+        return np.log(p)
+
+    def _loses(self, left_out: Array) -> Array:
+        """At which orders a place that is left out takes one from its k-gram's count, (M, n).
+
+        Always at the highest. Below, a count is a number of distinct tokens seen before: it
+        shrinks only if the k-gram one longer is gone altogether.
+        """
+        out = np.zeros(left_out.shape, bool)
+        goes = left_out[:, -1] >= 0
+        for k in reversed(range(self.order)):
+            out[:, k] = goes
+            goes = goes & (self.levels[k].counts[left_out[:, k]] == 1)
+        return out
+
 
 def loss_by_order(
     train_ids: Array | Sequence[Array],
@@ -189,10 +318,11 @@ def loss_by_order(
     p_below = np.full(len(stream), 1 / n_nodes)
     for k, table in enumerate(tables, start=1):
         gram = _find(table.keys, context * n_nodes + stream)
-        p = _interpolate(_level(table, table.counts), context, gram, p_below)
+        p = _interpolate(_level(table, n_nodes, table.counts), context, gram, p_below)
         losses[k] = float(-np.log(p[scored]).mean())
         if k < max_order:
-            p_below = _interpolate(_lower_level(table, tables[k]), context, gram, p_below)
+            lower = _lower_level(table, tables[k], n_nodes)
+            p_below = _interpolate(lower, context, gram, p_below)
             context = _shift(gram)
             context[first] = -1  # no context reaches back into another document
     return losses
@@ -275,7 +405,6 @@ class _Grams(NamedTuple):
     """The distinct k-grams of a text, (N_k,) each, and how many (k-1)-grams there are."""
 
     keys: Array  # rank of the first k-1 tokens · V + last token, ascending
-    prefix: Array  # rank of the first k-1 tokens
     suffix: Array  # rank of the last k-1 tokens
     counts: Array  # how often
     n_contexts: int
@@ -294,7 +423,7 @@ def _count(ids: Array | Sequence[Array], n_nodes: int, max_order: int) -> list[_
     tokens = np.arange(n_nodes)
     nothing = np.zeros(n_nodes, np.int64)
     counts = np.bincount(stream, minlength=n_nodes)
-    tables = [_Grams(tokens, nothing, nothing, counts, 1)]
+    tables = [_Grams(tokens, nothing, counts, 1)]
     rank = stream  # of the (k-1)-gram that ends at each place
     for k in range(2, max_order + 1):
         ends = np.flatnonzero(depth >= k - 1)
@@ -305,27 +434,20 @@ def _count(ids: Array | Sequence[Array], n_nodes: int, max_order: int) -> list[_
             return_counts=True,
         )
         suffix = rank[ends[where]]
-        tables.append(_Grams(keys, keys // n_nodes, suffix, counts, len(tables[-1].keys)))
+        tables.append(_Grams(keys, suffix, counts, len(tables[-1].keys)))
         rank = np.full(len(stream), -1)
         rank[ends] = inverse
     return tables
 
 
-def _level(grams: _Grams, counts: Array) -> Level:
-    """Discount the counts of one order and share them out within each context."""
-    discounts = _discounts(counts)
-    taken = np.concatenate([[0.0], discounts])[np.minimum(counts, 3)]
-    total = np.bincount(grams.prefix, counts, grams.n_contexts)
-    taken_from = np.bincount(grams.prefix, taken, grams.n_contexts)
-    backoff = np.divide(taken_from, total, out=np.ones(grams.n_contexts), where=total > 0)
-    # Where the total is 0 nothing was counted after the context, and 0 / 1 is what it may claim.
-    share = (counts - taken) / np.maximum(total, 1)[grams.prefix]
-    return Level(grams.keys, share, backoff, discounts)
+def _level(grams: _Grams, n_nodes: int, counts: Array) -> Level:
+    """Discount the counts of one order."""
+    return Level(n_nodes, grams.n_contexts, grams.keys, counts, _discounts(counts))
 
 
-def _lower_level(grams: _Grams, longer: _Grams) -> Level:
+def _lower_level(grams: _Grams, longer: _Grams, n_nodes: int) -> Level:
     """`_level` below the top: a k-gram counts once for each (k+1)-gram that ends in it."""
-    return _level(grams, np.bincount(longer.suffix, minlength=len(grams.keys)))
+    return _level(grams, n_nodes, np.bincount(longer.suffix, minlength=len(grams.keys)))
 
 
 def _discounts(counts: Array) -> Array:

@@ -35,12 +35,14 @@ from minibrillm.functional import (
     memory_schedule_backward,
     position_encoding,
     position_shares,
+    recent_tokens,
     start_state,
 )
 
 if TYPE_CHECKING:
     from minibrillm.config import ModelConfig
     from minibrillm.graph import TokenGraph
+    from minibrillm.ngram import KneserNey
 
 Array = np.ndarray
 Parameters = Mapping[str, Array]
@@ -167,7 +169,13 @@ def path_forward(
         acc = schedule.keep[i] * acc + schedule.gain[i] * s  # eq. 7
         a = acc / schedule.normaliser[i + 1]
     final = State(
-        tokens[:, -1], a, acc, schedule.normaliser[n], schedule.log_scale, state.position + n
+        tokens[:, -1],
+        a,
+        acc,
+        schedule.normaliser[n],
+        schedule.log_scale,
+        state.position + n,
+        recent_tokens(config, state.recent, tokens[:, 1:]),
     )
     return Path(incoming, signal, pre_activation, start, schedule, state.position, final)
 
@@ -272,6 +280,7 @@ def compete(
     candidates: Array | None = None,
     weights: Array | None = None,
     gradient: bool = True,
+    log_prior: Array | None = None,
 ) -> Competition:
     """Let all neighbours of every node answer, and compare them with the true next token (softmax).
 
@@ -290,6 +299,9 @@ def compete(
         How much each position counts in the mean loss, at least 0; without it, all the same.
     gradient : bool
         Also find the gradients of the mean loss (eq. 10-13).
+    log_prior : array (B, n, V), optional
+        π of every target at every position (`prior_rows`; three-part edges only); without it,
+        that of the graph, which depends on the source alone.
 
     Returns
     -------
@@ -310,14 +322,21 @@ def compete(
         true_column = column_of(graph, config, u, truth[rows])  # (N,)
         index = np.arange(len(rows))
         if candidates is None:
+            chosen = targets[None]
             column = np.broadcast_to(np.arange(len(targets)), e.shape)  # (N, C), C = K
-            log_weights = np.broadcast_to(column_weights(graph, config, u), e.shape)
-            true_log_weight = graph.log_prior(u, truth[rows])
         else:
             chosen = candidates.reshape(n_streams * n, -1)[rows]  # (N, C)
             column = column_of(graph, config, u, chosen)
-            log_weights = graph.log_prior(u, chosen)
-            true_log_weight = log_weights[:, 0]
+        if log_prior is not None:
+            own = log_prior.reshape(n_streams * n, -1)[rows]  # (N, V)
+            log_weights = np.take_along_axis(own, np.broadcast_to(chosen, column.shape), axis=1)
+            true_log_weight = own[index, truth[rows]]
+        else:
+            true_log_weight = graph.log_prior(u, truth[rows])
+            if candidates is None:
+                log_weights = np.broadcast_to(column_weights(graph, config, u), e.shape)
+            else:
+                log_weights = graph.log_prior(u, chosen)
 
         logits = e[index[:, None], column] + log_weights  # (N, C)
         log_z = logsumexp(logits)  # (N,)
@@ -341,6 +360,36 @@ def compete(
         d_incoming.reshape(incoming.shape) if gradient else d_incoming[:0],
         gradients if gradient else {},
     )
+
+
+def prior_rows(
+    ngrams: KneserNey,
+    weight: float,
+    contexts: Array,
+    left_out: Array | None,
+    dtype: type,
+) -> Array:
+    """π of an n-gram prior: κ log p_KN(v | the last n - 1 tokens) of every target (eq. 9b).
+
+    Parameters
+    ----------
+    weight : float
+        κ.
+    contexts : integer array (..., n - 1)
+        As `KneserNey.grams` names them, -1 where a context must not be used.
+    left_out : integer array (..., n), optional
+        The k-grams of the true next tokens where the training text has them, each counted as if
+        it had not been read there.
+    dtype : float32 or float64
+
+    Returns
+    -------
+    array (..., V)
+    """
+    flat = contexts.reshape(-1, contexts.shape[-1])
+    true = None if left_out is None else left_out.reshape(len(flat), -1)
+    rows = weight * ngrams.log_rows(flat, true)
+    return rows.astype(dtype).reshape(*contexts.shape[:-1], -1)
 
 
 def energies(

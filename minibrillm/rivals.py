@@ -153,6 +153,8 @@ class Twin(nn.Module):
         super().__init__()
         if layout not in LAYOUTS:
             raise UserError(f"there is no layout {layout!r}; choose one of {', '.join(LAYOUTS)}")
+        if model.graph.ngrams is not None:
+            raise UserError("a twin knows no prior of n-grams; take the preset 'mini'")
         self.config, self.layout = model.config, layout
         self.n_nodes, self.d = model.graph.n_nodes, model.config.d_node
         self.max_positions = model.max_positions

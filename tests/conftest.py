@@ -33,6 +33,7 @@ VARIANTS: dict[str, ModelConfig] = {
         max_positions=40,
         min_count=2,
     ),
+    "mini, 4-grams": ModelConfig.preset("mini7", d_node=5, min_count=2, prior_order=4),
     "paper, node start": ModelConfig.preset("paper", d_node=6, start="node", memory="leaky"),
 }
 
@@ -54,9 +55,7 @@ def random_model(
     """A model with every parameter (synapses, biases, α, ρ) away from zero."""
     rng = np.random.default_rng(seed)
     ids = random_ids(n_ids, n_nodes, rng)
-    graph = TokenGraph.from_ids(
-        ids, n_nodes, min_count=config.min_count, prior=config.prior == "hebbian"
-    )
+    graph = TokenGraph.for_config(config, ids, n_nodes)
     tokenizer = CharacterTokenizer("".join(chr(ord("a") + k) for k in range(n_nodes - 1)))
     parameters = {
         name: (rng.normal(size=shape) * 0.5).astype(dtype)

@@ -18,6 +18,7 @@ from minibrillm import kernels, reference
 from minibrillm.config import ModelConfig
 from minibrillm.functional import SQUARES_BLOCK, gelu, gelu_derivative
 from minibrillm.model import BriLLM
+from minibrillm.ngram import KneserNey
 
 # Large enough for the competition with the parts of an edge kept apart, which small graphs skip,
 # and so do wide ones if many positions share a source.
@@ -26,6 +27,10 @@ LARGE = {
     "mini, large": (ModelConfig.preset("mini", d_node=16, min_count=3), 1100),
     "mini, large, encoded": (
         ModelConfig.preset("mini", d_node=17, min_count=2, positions="sinusoidal", prior="none"),
+        1000,
+    ),
+    "mini, large, 3-grams": (
+        ModelConfig.preset("mini7", d_node=16, min_count=3, prior_order=3),
         1000,
     ),
 }
@@ -92,6 +97,23 @@ def test_kernels_agree_with_the_reference(
     assert compiled[2].keys() == textbook[2].keys()
     for name, gradient in textbook[2].items():
         assert difference(compiled[2][name], gradient) < tolerance, name
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-13), (np.float32, 1e-6)])
+def test_rows_of_an_ngram_prior_agree_with_the_reference(dtype: type, tolerance: float) -> None:
+    ids = random_ids(4000, 30, np.random.default_rng(0))
+    ngrams = KneserNey.fit(ids, 30, 5)
+    grams = ngrams.grams(ids)
+    contexts = grams[:-1, :-1].copy()
+    contexts[::3, 2:] = -1  # the window begins here: no longer context
+    for left_out in (None, grams[1:]):
+        theirs = reference.prior_rows(ngrams, 0.7, contexts, left_out, np.float64)
+        ours = kernels.prior_rows(ngrams, 0.7, contexts, left_out, dtype)
+        assert ours.dtype == dtype
+        assert difference(ours, theirs) < tolerance
+        alone = kernels.prior_rows(ngrams, 0.7, contexts[7:8], None, dtype)
+        if left_out is None:
+            np.testing.assert_array_equal(alone[0], ours[7])
 
 
 @pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="needs two threads")

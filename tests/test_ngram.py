@@ -242,3 +242,61 @@ def test_no_overflow_with_many_nodes_and_a_high_order():
 def test_bad_input_says_what_came_and_what_was_expected(call, message):
     with pytest.raises(UserError, match=message):
         call()
+
+
+def test_rows_are_the_distributions_after_every_context() -> None:
+    ids = zipf_text(np.random.default_rng(3), 600, 9)
+    model = KneserNey.fit(ids, 9, 4)
+    other = zipf_text(np.random.default_rng(4), 80, 9)
+    grams = model.grams(np.stack([other, other[::-1]]))
+    assert grams.shape == (2, 80, 4)
+    for stream, its in zip((other, other[::-1]), grams, strict=True):
+        rows = np.exp(model.log_rows(its[:-1, :-1]))
+        for i, row in enumerate(rows):
+            np.testing.assert_allclose(row, model.conditional(stream[: i + 1]), rtol=1e-12)
+
+
+def left_out_by_hand(ids: list[int], place: int, n_nodes: int, model: KneserNey) -> np.ndarray:
+    """The distribution before ``place``, from counts of all n-grams but the one that ends there."""
+    n = model.order
+    seen = [tuple(ids[i - n + 1 : i + 1]) for i in range(n - 1, len(ids))]
+    if place >= n - 1:
+        seen.remove(tuple(ids[place - n + 1 : place + 1]))
+    p = np.full(n_nodes, 1 / n_nodes)
+    shorter = [tuple(ids[: k + 1]) for k in range(n - 1)]  # at the start, where no n-gram ends
+    for k in range(1, n + 1):
+        # The top counts places; below, a gram counts once for each token seen before it.
+        longer = {g[-k - 1 :] for g in [*seen, *shorter] if len(g) > k}
+        counts = list(seen) if k == n else [g[1:] for g in longer]
+        context = tuple(ids[max(0, place - k + 1) : place])
+        after = np.bincount([g[-1] for g in counts if g[:-1] == context], minlength=n_nodes)
+        if len(context) < k - 1 or not after.sum():
+            continue
+        taken = np.array([0, *model.levels[k - 1].discounts])[np.minimum(after, 3)]
+        p = (after - taken + taken.sum() * p) / after.sum()
+    return p
+
+
+@pytest.mark.parametrize("order", [2, 3, 4])
+def test_leave_one_out_is_counting_without_the_place(order: int) -> None:
+    ids = zipf_text(np.random.default_rng(order), 120, 6)
+    model = KneserNey.fit(ids, 6, order)
+    grams = model.grams(ids)
+    rows = np.exp(model.log_rows(grams[:-1, :-1], grams[1:]))
+    np.testing.assert_allclose(rows.sum(axis=1), 1, rtol=1e-12)
+    for place in range(1, len(ids)):
+        by_hand = left_out_by_hand(ids.tolist(), place, 6, model)
+        np.testing.assert_allclose(rows[place - 1], by_hand, rtol=1e-10, err_msg=str(place))
+
+
+def test_left_out_the_text_surprises_as_new_text_does() -> None:
+    """Counted on itself a text seems foretold; leave one out is honest."""
+    ids = zipf_text(np.random.default_rng(5), 4000, 12)
+    model = KneserNey.fit(ids[:2000], 12, 5)
+    grams, truth = model.grams(ids[:2000]), ids[1:2000]
+    index = np.arange(len(truth))
+    known = -model.log_rows(grams[:-1, :-1])[index, truth].mean()
+    honest = -model.log_rows(grams[:-1, :-1], grams[1:])[index, truth].mean()
+    new = -model.log_probabilities(ids[2000:]).mean()
+    assert known < 0.8 * new
+    assert honest == pytest.approx(new, rel=0.03)

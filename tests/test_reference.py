@@ -113,6 +113,9 @@ def written_out(model: BriLLM, tokens: np.ndarray) -> np.ndarray:
             logits = energy(np.array(answers))
             if graph.prior is not None:
                 logits = logits + graph.prior.row(int(u[0]))
+            if graph.ngrams is not None:
+                counted = graph.ngrams.conditional(sequence[: i + 1])
+                logits = logits + config.prior_weight * np.log(counted)
             true = sequence[i + 1]
             out.append(np.log(np.exp(logits).sum()) - logits[true])
             signals.append(answers[true])
