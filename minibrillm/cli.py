@@ -17,8 +17,11 @@ from minibrillm import __version__
 from minibrillm.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     import numpy as np
 
+    from minibrillm.comparison import Comparison, Task
     from minibrillm.config import ModelConfig, TrainConfig
     from minibrillm.corpus import Split
     from minibrillm.model import BriLLM
@@ -648,11 +651,12 @@ def compare(
     ] = None,
     only: Annotated[
         list[str] | None,
-        typer.Option(help="ngrams, released, mini, gpt or lstm; again for more (all)."),
+        typer.Option(help="ngrams, released, mini, mini7, gpt or lstm; again for more (all)."),
     ] = None,
-    gpt_grid: Annotated[
-        int, typer.Option(help="Candidates for the GPT; the best on the validation part counts.")
-    ] = 4,
+    grid: Annotated[
+        int,
+        typer.Option(help="Sizes to try of ours, GPT and LSTM; the best on validation counts."),
+    ] = 3,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write everything to this file.")
     ] = None,
@@ -662,36 +666,86 @@ def compare(
 ) -> None:
     """Compare with n-grams, a GPT and an LSTM on the same text in the same time (needs torch)."""
     from minibrillm import comparison
-    from minibrillm.config import TrainConfig
-    from minibrillm.corpus import locate, read_corpus
     from minibrillm.plotting import plot_comparison
-    from minibrillm.training import Interrupted
 
-    TrainConfig(minutes=minutes, seed=seed)  # refuses what is impossible
-    if math.isinf(minutes):
-        raise UserError("--minutes is inf: nothing would ever be compared")
-    if seeds < 1:
-        raise UserError(f"--seeds is {seeds}; expected at least 1")
     names = only or comparison.CONTENDERS
-    comparison.check(names, gpt_grid)
-    parts = comparison.three_parts(read_corpus(locate(text), field))
-    all_seeds = range(seed, seed + seeds)
-    task = comparison.Task.of(parts, minutes, all_seeds, tokenizer, vocab_size)
+    comparison.check(names, grid)
+    task = _task(text, field, minutes, range(seed, seed + seeds), tokenizer, vocab_size)
     _check_writable(json_file)
     _check_drawable(plot)
-
-    def known(found: comparison.Comparison) -> None:
-        _notice(found.newest())
-        _write_figures(json_file, {"text": str(text), **found.to_json()})
-
-    try:
-        result = comparison.compare(task, names, gpt_grid, _notice, known)
-    except Interrupted as stop:
-        typer.echo(str(stop), err=True)
-        raise typer.Exit(130) from None
+    with _interruptible():
+        result = comparison.compare(task, names, grid, _notice, _tell_newest(text, json_file))
     _say(result.table())
     if plot is not None:
         plot_comparison(result).savefig(plot, dpi=150)
+
+
+@app.command()
+def ablate(
+    text: Annotated[Path, typer.Argument(help="Text to train on, as for train.")],
+    field: Field = None,
+    minutes: Annotated[float, typer.Option(help="Of training, for each rung.")] = 1.0,
+    seeds: Annotated[int, typer.Option(help="Train each so often, from different weights.")] = 1,
+    seed: Annotated[int, typer.Option(help="The first of the seeds.")] = 0,
+    vocab_size: Annotated[
+        int | None, typer.Option(help="Largest vocabulary (default: every character).")
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write everything to this file.")
+    ] = None,
+) -> None:
+    """From paper to released to mini to mini7, one change at a time: what does each bring?"""
+    from minibrillm.ablation import ablate as climb
+
+    task = _task(text, field, minutes, range(seed, seed + seeds), "characters", vocab_size)
+    _check_writable(json_file)
+    with _interruptible():
+        result = climb(task, _notice, _tell_newest(text, json_file))
+    _say(result.table())
+
+
+def _task(
+    text: Path,
+    field: str | None,
+    minutes: float,
+    seeds: range,
+    tokenizer: str,
+    vocab_size: int | None,
+) -> Task:
+    """What several models are to be trained on; refuses what is impossible."""
+    from minibrillm.comparison import Task, three_parts
+    from minibrillm.config import TrainConfig
+    from minibrillm.corpus import locate, read_corpus
+
+    TrainConfig(minutes=minutes, seed=seeds.start)
+    if math.isinf(minutes):
+        raise UserError("--minutes is inf: nothing would ever be compared")
+    if len(seeds) < 1:
+        raise UserError(f"--seeds is {seeds.stop - seeds.start}; expected at least 1")
+    parts = three_parts(read_corpus(locate(text), field))
+    return Task.of(parts, minutes, seeds, tokenizer, vocab_size)
+
+
+def _tell_newest(text: Path, json_file: Path | None) -> Callable[[Comparison], None]:
+    """After each model: its losses in one line, and all that is known to the file."""
+
+    def known(found: Comparison) -> None:
+        _notice(found.newest())
+        _write_figures(json_file, {"text": str(text), **found.to_json()})
+
+    return known
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C ends with one line and exit code 130."""
+    from minibrillm.training import Interrupted
+
+    try:
+        yield
+    except Interrupted as stop:
+        typer.echo(str(stop), err=True)
+        raise typer.Exit(130) from None
 
 
 def _check_writable(path: Path | None) -> None:

@@ -1,23 +1,24 @@
 """Ours beside n-grams, a GPT and an LSTM: the same text, tokens, threads and minutes for all.
 
-What a contender may choose (the GPT its size, n-grams their order) it chooses on the validation
+What a contender may choose (networks their size, n-grams their order) it chooses on the validation
 part of the held-out text; the test part is for the figure that counts. Needs PyTorch only for the
 GPT and the LSTM.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numba
 import numpy as np
 
-from minibrillm.config import ModelConfig, TrainConfig, for_vocabulary
+from minibrillm.config import MANY_NODES, ModelConfig, TrainConfig
 from minibrillm.corpus import Corpus, join_documents, split_corpus
 from minibrillm.errors import UserError
 from minibrillm.evaluation import WINDOW, stream_loss, window_loss
@@ -32,8 +33,10 @@ if TYPE_CHECKING:
 
 Array = np.ndarray
 Documents = Sequence[Array]
+Trained: TypeAlias = "Trainer | PeerTrainer"
+Reading = Callable[..., float]
 
-CONTENDERS = ("ngrams", "released", "mini", "gpt", "lstm")
+CONTENDERS = ("ngrams", "released", "mini", "mini7", "gpt", "lstm")
 _HIGHEST_ORDER = 7
 _PARTS = ("validation", "test")
 
@@ -93,7 +96,7 @@ class Task:
     characters : dict
         How many characters the scored tokens of "validation" and "test" are.
     minutes : float
-        Of training for each network, and for each candidate of the GPT.
+        Of training for each network, and for each candidate of the grid.
     seeds : tuple of int
     """
 
@@ -185,7 +188,7 @@ class Row:
     @property
     def ours(self) -> bool:
         """Whether this is BriLLM."""
-        return self.contender in ("released", "mini")
+        return self.contender in ("released", "mini", "mini7")
 
     def to_json(self) -> dict[str, Any]:
         """Plain dictionary, with mean and spread (standard deviation) of each part."""
@@ -219,6 +222,19 @@ class Comparison:
     rows: list[Row] = field(default_factory=list)
     curves: list[Curve] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, task: Task) -> Comparison:
+        """Nothing yet, but the conditions."""
+        return cls(
+            {
+                "minutes": task.minutes,
+                "seeds": list(task.seeds),
+                "threads": numba.get_num_threads(),
+                "n_nodes": task.n_nodes,
+                "tokens": {part: sum(map(len, ids)) for part, ids in task.ids.items()},
+            }
+        )
 
     def best(self) -> list[Row]:
         """The rows with the best reading (on the validation part) of each model."""
@@ -319,7 +335,7 @@ def _shown(values: Sequence[float]) -> str:
 def compare(
     task: Task,
     only: Sequence[str] = CONTENDERS,
-    gpt_grid: int = 4,
+    grid: int = 3,
     note: Callable[[str], None] = lambda line: None,
     on_row: Callable[[Comparison], None] = lambda found: None,
 ) -> Comparison:
@@ -329,8 +345,9 @@ def compare(
     ----------
     only : sequence of str
         Some of `CONTENDERS`.
-    gpt_grid : int
-        How many candidates for the GPT are tried, the likeliest first, with the first seed.
+    grid : int
+        How many candidates of ours, the GPT and the LSTM are tried, the likeliest first, with the
+        first seed.
     note : callable
         Told what is being done.
     on_row : callable
@@ -341,22 +358,15 @@ def compare(
     UserError
         As `check`.
     """
-    check(only, gpt_grid)
-    found = Comparison(
-        {
-            "minutes": task.minutes,
-            "seeds": list(task.seeds),
-            "threads": numba.get_num_threads(),
-            "n_nodes": task.n_nodes,
-            "tokens": {part: sum(map(len, ids)) for part, ids in task.ids.items()},
-        }
-    )
+    check(only, grid)
+    found = Comparison.of(task)
     runs: dict[str, Callable[[], Iterator[Model]]] = {
         "ngrams": lambda: _ngrams(task),
-        "released": lambda: _brillm(task, "released", note),
-        "mini": lambda: _brillm(task, "mini", note),
-        "gpt": lambda: _gpt(task, gpt_grid, note),
-        "lstm": lambda: _lstm(task, note),
+        "released": lambda: _released(task, note),
+        "mini": lambda: _ours(task, "mini", grid, note),
+        "mini7": lambda: _ours(task, "mini7", grid, note),
+        "gpt": lambda: _gpt(task, grid, note),
+        "lstm": lambda: _lstm(task, grid, note),
     }
     for contender in CONTENDERS:
         if contender not in only:
@@ -364,34 +374,34 @@ def compare(
         note(f"{contender} …")
         try:
             for model in runs[contender]():
-                _report(found, task, contender, model)
+                report(found, task, contender, model)
                 on_row(found)
-        except _LeftOut as reason:
+        except LeftOut as reason:
             found.notes.append(f"{contender} left out: {reason}")
             note(found.notes[-1])
     return found
 
 
-def check(only: Sequence[str], gpt_grid: int) -> None:
+def check(only: Sequence[str], grid: int) -> None:
     """Refuse what cannot be compared, before anything is trained.
 
     Raises
     ------
     UserError
-        An unknown contender, no candidate for the GPT, or no PyTorch where it is needed.
+        An unknown contender, no candidate to try, or no PyTorch where it is needed.
     """
     for name in only:
         if name not in CONTENDERS:
             raise UserError(f"there is no {name!r} to compare; choose from {', '.join(CONTENDERS)}")
-    if gpt_grid < 1:
-        raise UserError(f"the GPT's grid has {gpt_grid} candidates; expected at least 1")
+    if grid < 1:
+        raise UserError(f"the grid has {grid} candidates; expected at least 1")
     if {"gpt", "lstm"} & set(only):
         from minibrillm.rivals import set_threads
 
         set_threads(numba.get_num_threads())
 
 
-class _LeftOut(Exception):
+class LeftOut(Exception):
     """This contender cannot run here, and why."""
 
 
@@ -414,7 +424,7 @@ class Model:
     curve: Curve | None = None
 
 
-def _report(found: Comparison, task: Task, contender: str, model: Model) -> None:
+def report(found: Comparison, task: Task, contender: str, model: Model) -> None:
     """Add the rows of a model, its best reading first."""
     n = {part: task.n_scored(part) for part in _PARTS}
     rows = []
@@ -467,46 +477,118 @@ def _ngrams(task: Task) -> Iterator[Model]:
         )
 
 
-def _brillm(task: Task, preset: str, note: Callable[[str], None]) -> Iterator[Model]:
-    """``mini``; or ``released``, with the negatives of the paper and with the exact softmax."""
-    kinds: dict[str, dict[str, Any]] = {"BriLLM mini": {}}
-    if preset == "released":
-        negatives = TrainConfig.preset(preset, steps=1).negatives
-        kinds = {
-            f"BriLLM released, {negatives} negatives": {},
-            "BriLLM released, exact softmax": {"negatives": 0},
-        }
-    for name, changes in kinds.items():
-        trainers = []
-        for seed in task.seeds:
-            note(f"{name}, seed {seed}")
-            trainers.append(_train_brillm(task, preset, seed, changes))
-        yield _model(name, task, trainers, _brillm_readings(task, trainers[0]))
+class Candidate(NamedTuple):
+    """One way to train a contender: what is chosen by it, and the training with a given seed."""
+
+    settings: dict[str, Any]
+    train: Callable[[int], Trained]
 
 
-def _train_brillm(task: Task, preset: str, seed: int, changes: dict[str, Any]) -> Trainer:
-    config, training = for_vocabulary(
-        task.n_nodes,
-        ModelConfig.preset(preset),
-        TrainConfig.preset(preset, minutes=task.minutes, seed=seed, **changes),
-    )
-    train = task.ids["train"]
+def chosen(
+    task: Task,
+    name: str,
+    candidates: Sequence[Candidate],
+    readings: Callable[[Trained], dict[str, Reading]],
+    note: Callable[[str], None],
+) -> Model:
+    """The candidate that is best on the validation part, then trained with the other seeds."""
+    first, *others = task.seeds
+    trained: list[Trained] = []
+    grid: list[dict[str, Any]] = []
+    best = 0
+    for k, candidate in enumerate(candidates):
+        which = (
+            f"candidate {k + 1} of {len(candidates)}" if len(candidates) > 1 else f"seed {first}"
+        )
+        note(f"{name}, {which}: {_words(candidate.settings)}")
+        trainer = candidate.train(first)
+        scores = (
+            read(trainer.model, task.ids["validation"]) for read in readings(trainer).values()
+        )
+        grid.append({**candidate.settings, "validation": min(scores)})
+        note(f"validation {grid[-1]['validation']:.4f}")
+        if not trained or grid[-1]["validation"] < grid[best]["validation"]:
+            best, trained = k, [trainer]
+    for seed in others:
+        note(f"{name}, seed {seed}: {_words(candidates[best].settings)}")
+        trained.append(candidates[best].train(seed))
+    settings = candidates[best].settings
+    if isinstance(trained[0], Trainer):
+        model, training = trained[0].model.config, trained[0].config
+        settings = {"model": model.to_json(), "training": training.to_json()}
+    return _model(name, task, trained, readings(trained[0]), {**settings, "grid": grid})
+
+
+# `mini` and `mini7`, the likeliest first, by the validation part: width, and decay, which small
+# texts need more of.
+_LETTERS: tuple[dict[str, Any], ...] = (
+    {"d_node": 48, "weight_decay": 1.0},
+    {"d_node": 32, "weight_decay": 1.0},
+    {"d_node": 64, "weight_decay": 1.5},
+)
+_MANY: tuple[dict[str, Any], ...] = (
+    {"d_node": 16, "batch_size": 32, "weight_decay": 0.5},
+    {"d_node": 32, "batch_size": 32, "weight_decay": 6.0},
+    {"d_node": 24, "batch_size": 32, "weight_decay": 2.0},
+)
+
+
+def _ours(
+    task: Task, preset: str, n_candidates: int, note: Callable[[str], None]
+) -> Iterator[Model]:
+    """``mini`` or ``mini7``."""
+    grid = (_MANY if task.n_nodes > MANY_NODES else _LETTERS)[:n_candidates]
+    yield _brillm(task, preset, f"BriLLM {preset}", grid, note)
+
+
+def _released(task: Task, note: Callable[[str], None]) -> Iterator[Model]:
+    """``released`` with the negatives of the paper, and with the exact softmax."""
+    k = TrainConfig.preset("released", steps=1).negatives
+    yield _brillm(task, "released", f"BriLLM released, {k} negatives", [{"negatives": k}], note)
+    yield _brillm(task, "released", "BriLLM released, exact softmax", [{"negatives": 0}], note)
+
+
+def _brillm(
+    task: Task,
+    preset: str,
+    name: str,
+    grid: Sequence[dict[str, Any]],
+    note: Callable[[str], None],
+) -> Model:
+    candidates = [
+        Candidate(changes, functools.partial(_train_preset, task, preset, changes))
+        for changes in grid
+    ]
+    return chosen(task, name, candidates, lambda t: brillm_readings(task, t), note)
+
+
+def _train_preset(task: Task, preset: str, changes: dict[str, Any], seed: int) -> Trainer:
+    width = {name: value for name, value in changes.items() if name == "d_node"}
+    others = {name: value for name, value in changes.items() if name not in width}
+    training = TrainConfig.preset(preset, minutes=task.minutes, **others)
+    return train_brillm(task, ModelConfig.preset(preset, **width), training, seed)
+
+
+def train_brillm(task: Task, config: ModelConfig, training: TrainConfig, seed: int) -> Trainer:
+    """A trained BriLLM; ``training`` with another seed."""
+    training, train = training.replace(seed=seed), task.ids["train"]
     graph = TokenGraph.for_config(config, train, task.n_nodes)
     try:
         check_memory(config, graph.n_nodes, graph.n_edges, free_memory())
     except UserError as error:
-        raise _LeftOut(str(error)) from None
+        raise LeftOut(str(error)) from None
     model = BriLLM.create(config, task.tokenizer, graph, seed=seed)
     trainer = Trainer(model, train, task.ids["validation"], training)
     trainer.train(progress_bar=False)
     return trainer
 
 
-def _brillm_readings(task: Task, trainer: Trainer) -> dict[str, Callable[..., float]]:
-    """Windows and stream; by position, what lies beyond the training length was never learned."""
-    readings: dict[str, Callable[..., float]] = {f"windows of {WINDOW}": window_loss}
+def brillm_readings(task: Task, trainer: Trained) -> dict[str, Reading]:
+    """Windows and stream; but a chain, or a mean by position, never learned what lies beyond its
+    training length."""
+    readings: dict[str, Reading] = {f"windows of {WINDOW}": window_loss}
     limit, trained = trainer.model.max_positions, trainer.config.sequence_length
-    if limit is not None:
+    if isinstance(trainer, Trainer) and trainer.model.config.memory != "leaky":
         readings[f"windows of {trained}"] = lambda m, ids: window_loss(m, ids, trained)
     longest = max(len(d) - 1 for part in _PARTS for d in task.ids[part])
     if limit is None or longest <= limit:
@@ -515,45 +597,33 @@ def _brillm_readings(task: Task, trainer: Trainer) -> dict[str, Callable[..., fl
 
 
 def _gpt(task: Task, n_candidates: int, note: Callable[[str], None]) -> Iterator[Model]:
-    """The candidate that is best on the validation part, then trained with the other seeds."""
     from minibrillm import peers
 
-    first, *others = task.seeds
-    trained: list[PeerTrainer] = []
-    grid: list[dict[str, Any]] = []
+    def readings(trained: Trained) -> dict[str, Reading]:
+        return {f"windows of {trained.model.max_positions}, sliding": peers.sliding_loss}
+
     recipes = peers.gpt_recipes(task.n_nodes)[:n_candidates]
-    best = 0
-    for k, recipe in enumerate(recipes):
-        note(f"GPT, candidate {k + 1} of {len(recipes)}: {_words(recipe)}")
-        trainer = _train_peer(task, recipe, first)
-        loss = trainer.model.score(task.ids["validation"])
-        note(f"validation {loss:.4f}")
-        grid.append({**recipe.to_json(), "validation": loss})
-        if not trained or loss < grid[best]["validation"]:
-            best, trained = k, [trainer]
-    for seed in others:
-        note(f"GPT, seed {seed}")
-        trained.append(_train_peer(task, recipes[best], seed))
-    context = trained[0].model.max_positions
-    readings = {f"windows of {context}, sliding": peers.sliding_loss}
-    settings = {**recipes[best].to_json(), "grid": grid}
-    yield _model("GPT", task, trained, readings, settings)
+    yield chosen(task, "GPT", _peers(task, recipes), readings, note)
 
 
-def _lstm(task: Task, note: Callable[[str], None]) -> Iterator[Model]:
+def _lstm(task: Task, n_candidates: int, note: Callable[[str], None]) -> Iterator[Model]:
     from minibrillm import peers
 
-    recipe = peers.lstm_recipe(task.n_nodes)
-    trained = []
-    for seed in task.seeds:
-        note(f"LSTM, seed {seed}: {_words(recipe)}")
-        trained.append(_train_peer(task, recipe, seed))
-    readings = {f"windows of {WINDOW}": window_loss, task.by_document: stream_loss}
-    yield _model("LSTM", task, trained, readings, recipe.to_json())
+    readings: dict[str, Reading] = {f"windows of {WINDOW}": window_loss}
+    readings[task.by_document] = stream_loss
+    recipes = peers.lstm_recipes(task.n_nodes)[:n_candidates]
+    yield chosen(task, "LSTM", _peers(task, recipes), lambda trained: readings, note)
 
 
-def _words(recipe: Recipe) -> str:
-    return ", ".join(f"{name} {value:g}" for name, value in recipe.to_json().items())
+def _peers(task: Task, recipes: Sequence[Recipe]) -> list[Candidate]:
+    return [
+        Candidate(recipe.to_json(), functools.partial(_train_peer, task, recipe))
+        for recipe in recipes
+    ]
+
+
+def _words(settings: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value:g}" for name, value in settings.items())
 
 
 def _train_peer(task: Task, recipe: Recipe, seed: int) -> PeerTrainer:
@@ -569,9 +639,9 @@ def _train_peer(task: Task, recipe: Recipe, seed: int) -> PeerTrainer:
 def _model(
     name: str,
     task: Task,
-    trainers: Sequence[Trainer] | Sequence[PeerTrainer],
-    readings: dict[str, Callable[..., float]],
-    settings: dict[str, Any] | None = None,
+    trainers: Sequence[Trained],
+    readings: dict[str, Reading],
+    settings: dict[str, Any],
 ) -> Model:
     """Score what was trained, one trainer a seed, in every reading."""
     losses = {
@@ -579,9 +649,6 @@ def _model(
         for reading, loss in readings.items()
     }
     first = trainers[0]
-    if settings is None:
-        assert isinstance(first, Trainer)
-        settings = {"model": first.model.config.to_json(), "training": first.config.to_json()}
     last = [t.history[-1] for t in trainers]
     return Model(
         name,

@@ -498,8 +498,17 @@ def gpt_recipes(n_nodes: int) -> tuple[Recipe, ...]:
     return _GPT_MANY if n_nodes > MANY_NODES else _GPT_LETTERS
 
 
-def lstm_recipe(n_nodes: int) -> Recipe:
-    """The LSTM for a vocabulary of V nodes."""
-    rate = 4e-3 if n_nodes > MANY_NODES else 8e-3
-    training = {"batch_size": 16, "sequence_length": 64, "learning_rate": rate}
-    return Recipe(LSTMConfig(1, 256), training)
+def _lstm(
+    width: int, batch_size: int, rate: float, dropout: float = 0.0, n_layers: int = 1
+) -> Recipe:
+    training = {"batch_size": batch_size, "sequence_length": 64, "learning_rate": rate}
+    return Recipe(LSTMConfig(n_layers, width, dropout), training)
+
+
+_LSTM_LETTERS = (_lstm(256, 16, 8e-3), _lstm(320, 16, 6e-3, 0.1), _lstm(384, 32, 6e-3, 0.2))
+_LSTM_MANY = (_lstm(256, 16, 4e-3), _lstm(256, 32, 6e-3, 0.2), _lstm(384, 32, 4e-3, 0.3))
+
+
+def lstm_recipes(n_nodes: int) -> tuple[Recipe, ...]:
+    """LSTMs to choose from on the validation part, for a vocabulary of V nodes."""
+    return _LSTM_MANY if n_nodes > MANY_NODES else _LSTM_LETTERS

@@ -212,7 +212,7 @@ def test_the_grid_picks_by_validation_only(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(peers, "sliding_loss", lambda model, ids: model.score(ids))
     monkeypatch.setattr(comparison, "_train_peer", train)
     task = Task(task.tokenizer, task.ids, task.characters, 1.0, (0, 7))
-    (row,) = compare(task, ("gpt",), gpt_grid=3).rows
+    (row,) = compare(task, ("gpt",), grid=3).rows
     assert row.settings["learning_rate"] == 0.2
     assert [tried["validation"] for tried in row.settings["grid"]] == [3.0, 2.0, 2.5]
     assert (row.validation, row.test) == ([2.0, 2.2], [5.0, 4.0])
@@ -222,7 +222,7 @@ def test_the_grid_picks_by_validation_only(monkeypatch: pytest.MonkeyPatch) -> N
 @NEEDS_TORCH
 def test_peers_are_trained_and_scored() -> None:
     task = task_of(0.001)
-    found = compare(task, ("gpt", "lstm"), gpt_grid=1)
+    found = compare(task, ("gpt", "lstm"), grid=1)
     assert [(row.name, row.contender) for row in found.best()] == [("GPT", "gpt"), ("LSTM", "lstm")]
     lstm = {row.reading: row for row in found.rows if row.name == "LSTM"}
     assert set(lstm) == {"windows of 256", "one stream"}
@@ -237,7 +237,7 @@ def test_an_lstm_is_read_as_ours() -> None:
     from minibrillm import peers
 
     task = task_of()
-    trainer = comparison._train_peer(task, peers.lstm_recipe(task.n_nodes), 0)
+    trainer = comparison._train_peer(task, peers.lstm_recipes(task.n_nodes)[0], 0)
     model = comparison._model("LSTM", task, [trainer], {"one stream": stream_loss}, {})
     for part in ("validation", "test"):
         (loss,) = model.losses["one stream"][part]
@@ -352,7 +352,7 @@ def test_command_with_everything(minibrillm: Command, tmp_path: Path) -> None:
     lines += [{"text": TEXT[:60], "split": s} for s in ("validation", "test")]
     path = tmp_path / "texts.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    tell = ("--field", "text", "--minutes", 0.0005, "--gpt-grid", 1, "--seeds", 2)
+    tell = ("--field", "text", "--minutes", 0.0005, "--grid", 1, "--seeds", 2)
     said = minibrillm("compare", path, *tell)
     assert said.code == 0, said
     for name in ("-gram", "BriLLM released, 400", "BriLLM mini", "GPT", "LSTM", "± standard"):
@@ -360,12 +360,12 @@ def test_command_with_everything(minibrillm: Command, tmp_path: Path) -> None:
 
 
 BAD = {
-    "--only words": "there is no 'words' to compare; choose from ngrams, released, mini, gpt, lstm",
+    "--only words": "there is no 'words' to compare; choose from ngrams, released",
     "--minutes 0": "minutes is 0",
     "--minutes inf": "--minutes is inf",
     "--seeds 0": "--seeds is 0",
     "--seed -1": "seed is -1",
-    "--gpt-grid 0": "the GPT's grid has 0 candidates",
+    "--grid 0": "the grid has 0 candidates",
     "--tokenizer words": "no tokenizer of kind 'words'",
     "--vocab-size 1": "n_nodes is 1",
     "--field x": "has no field 'x'",

@@ -251,7 +251,7 @@ def test_only_matrices_decay() -> None:
 def test_recipes_can_be_trained(n_nodes: int) -> None:
     gpts = peers.gpt_recipes(n_nodes)
     assert len({str(r) for r in gpts}) == len(gpts) >= 4
-    for recipe in (*gpts, peers.lstm_recipe(n_nodes)):
+    for recipe in (*gpts, *peers.lstm_recipes(n_nodes)):
         config = recipe.train_config(minutes=1.0, seed=7)
         assert (config.minutes, config.seed) == (1.0, 7)
         assert config.sequence_length <= (recipe.build(9).max_positions or 10**9)

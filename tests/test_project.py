@@ -46,6 +46,7 @@ IMPORT_ORDER = (
     "rivals",
     "peers",
     "comparison",
+    "ablation",
     "benchmark",
     "cli",
 )

@@ -17,7 +17,7 @@ from minibrillm.optim import AdamW, learning_rate
 torch = pytest.importorskip("torch")
 rivals = importlib.import_module("minibrillm.rivals")
 
-MODELS = VARIANTS | {
+MODELS = {name: config for name, config in VARIANTS.items() if config.prior != "ngrams"} | {
     "paper, three part": ModelConfig.preset("paper", d_node=5, edges="three_part", min_count=2),
     "mini, no prior": ModelConfig.preset(
         "mini", d_node=4, prior="none", start="ones", positions="released", min_count=2
@@ -62,6 +62,11 @@ def check_against_reference(
 
 
 # The same model
+
+
+def test_a_prior_of_ngrams_is_refused() -> None:
+    with pytest.raises(UserError, match="take the preset 'mini'"):
+        rivals.Twin(random_model(VARIANTS["mini, 4-grams"]))
 
 
 @pytest.mark.parametrize("with_candidates", [False, True], ids=["full", "candidates"])
