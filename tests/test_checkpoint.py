@@ -62,7 +62,7 @@ def newest(run: Path) -> Path:
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("tokenizer", ["characters", "bpe"])
-@pytest.mark.parametrize("preset", ["mini", "paper", "released"])
+@pytest.mark.parametrize("preset", ["mini", "mini7", "paper", "released"])
 def test_model_round_trip(tmp_path: Path, preset: str, tokenizer: str, dtype: type) -> None:
     model = tiny(preset, tokenizer=tokenizer, dtype=dtype, n_nodes=270, seed=5, min_count=2)
     save_checkpoint(tmp_path / "run", model)
@@ -282,6 +282,28 @@ def test_arrays_that_do_not_fit(run: Path, name: str, array: np.ndarray | None, 
     with pytest.raises(UserError, match=said) as caught:
         load_model(run)
     assert "step-00000003" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "said"),
+    [
+        ("prior.2.keys", np.zeros(2, np.int64), "do not fit each other"),
+        ("prior.3.counts", np.zeros((2, 2), np.int64), "do not fit each other"),
+        ("prior.1.discounts", np.full(3, np.nan), "do not fit each other"),
+        ("prior.7.discounts", None, "lacks the array 'prior.7.discounts'"),
+        ("prior.7.keys", None, "n-grams of order 6"),
+    ],
+)
+def test_ngrams_that_do_not_fit(
+    tmp_path: Path, name: str, array: np.ndarray | None, said: str
+) -> None:
+    save_checkpoint(tmp_path / "run", tiny("mini7"))
+    path = newest(tmp_path / "run") / "model.safetensors"
+    arrays = dict(load_file(path))
+    change(arrays, name, array)
+    save_file(arrays, path)
+    with pytest.raises(UserError, match=said):
+        load_model(tmp_path / "run")
 
 
 def test_tokenizer_and_graph_of_different_runs(run: Path) -> None:
