@@ -520,24 +520,32 @@ def chosen(
 
 
 # `mini` and `mini7`, the likeliest first, by the validation part: width, and decay, which small
-# texts need more of.
+# texts need more of. Much time is better spent on wide nodes.
 _LETTERS: tuple[dict[str, Any], ...] = (
     {"d_node": 48, "weight_decay": 1.0},
     {"d_node": 32, "weight_decay": 1.0},
-    {"d_node": 64, "weight_decay": 1.5},
+    {"d_node": 64, "weight_decay": 1.0},
 )
+_LETTERS_LONG = (_LETTERS[2], {"d_node": 64, "weight_decay": 1.5}, _LETTERS[0])
 _MANY: tuple[dict[str, Any], ...] = (
     {"d_node": 16, "batch_size": 32, "weight_decay": 0.5},
     {"d_node": 32, "batch_size": 32, "weight_decay": 6.0},
     {"d_node": 24, "batch_size": 32, "weight_decay": 2.0},
 )
+_LONG = 5.0  # minutes
+
+
+def _our_grid(task: Task) -> tuple[dict[str, Any], ...]:
+    if task.n_nodes > MANY_NODES:
+        return _MANY
+    return _LETTERS_LONG if task.minutes >= _LONG else _LETTERS
 
 
 def _ours(
     task: Task, preset: str, n_candidates: int, note: Callable[[str], None]
 ) -> Iterator[Model]:
     """``mini`` or ``mini7``."""
-    grid = (_MANY if task.n_nodes > MANY_NODES else _LETTERS)[:n_candidates]
+    grid = _our_grid(task)[:n_candidates]
     yield _brillm(task, preset, f"BriLLM {preset}", grid, note)
 
 

@@ -142,7 +142,7 @@ class ModelConfig(_Record):
         The encoding on edge i is P_{i + first_position}.
     prior : "none", "hebbian" or "ngrams"
         π: zero; the log-probability of the modified Kneser-Ney bigram; or ``prior_weight`` times
-        that of the n-gram of order ``prior_order``, left out one by one in training.
+        that of the n-gram of order ``prior_order``.
     prior_order : int
         n, the tokens of an n-gram, the next one included (prior ``ngrams`` only).
     prior_weight : float

@@ -339,11 +339,6 @@ class Windows:
 
     def draw(self, batch_size: int, rng: np.random.Generator) -> Batch:
         """A batch of B windows."""
-        places, weights = self.draw_places(batch_size, rng)
-        return Batch(self.ids[places], weights)
-
-    def draw_places(self, batch_size: int, rng: np.random.Generator) -> tuple[Array, Array | None]:
-        """Where the tokens of a batch stand in ``ids``, (B, n + 1); its weights as in `Batch`."""
         n = self.sequence_length
         drawn = rng.integers(0, self._until[-1], size=batch_size, dtype=np.int64)
         document = np.searchsorted(self._until, drawn, side="right")
@@ -352,10 +347,10 @@ class Windows:
         offset = np.clip(drawn - self._reach, 0, np.maximum(edges - n, 0))
         step = np.arange(n + 1)
         inside = np.minimum(offset[:, None] + step, edges[:, None])
-        places = self._first[document][:, None] + inside
+        tokens = self.ids[self._first[document][:, None] + inside]
         if edges.min() >= n:
-            return places, None
-        return places, (step[1:] <= edges[:, None]).astype(np.float64)
+            return Batch(tokens, None)
+        return Batch(tokens, (step[1:] <= edges[:, None]).astype(np.float64))
 
 
 def as_documents(ids: Array | Sequence[Array]) -> list[Array]:

@@ -1884,35 +1884,33 @@ def compete(
 class _Ngrams(NamedTuple):
     """The levels of `KneserNey`, one after the other: those of order k + 1 from ``at[k]`` on."""
 
-    counts: Array  # (Σ N_k,)
     targets: Array  # (Σ N_k,) last token of each k-gram
+    share: Array  # (Σ N_k,)
     first: Array  # (Σ N_{k-1},) place of each context's first k-gram
     last: Array  # and the place after its last
-    total: Array  # (Σ N_{k-1},)
-    taken: Array
-    discounts: Array  # (n, 4) D(0) … D(3)
+    backoff: Array  # (Σ N_{k-1},)
     grams_at: Array  # (n,)
     contexts_at: Array  # (n,)
 
 
-def _flat(ngrams: KneserNey) -> _Ngrams:
-    """Made once for each model, and kept with it."""
-    held = ngrams.__dict__.get("_flat")
+def _flat(ngrams: KneserNey, dtype: Any) -> _Ngrams:
+    """Made once for each model and precision, and kept with it."""
+    name = f"_flat_{np.dtype(dtype)}"
+    held = ngrams.__dict__.get(name)
     if held is None:
         levels, n = ngrams.levels, ngrams.n_nodes
         at = np.cumsum([0, *(len(level.keys) for level in levels)])
-        held = _Ngrams(
-            np.concatenate([level.counts for level in levels]).astype(np.int32),
+        contexts = np.cumsum([0, *(level.n_contexts for level in levels)])[:-1]
+        firsts = [level.first + k for level, k in zip(levels, at[:-1], strict=True)]
+        held = ngrams.__dict__[name] = _Ngrams(
             np.concatenate([level.keys % n for level in levels]).astype(np.int32),
-            np.concatenate([level.first[:-1] + k for level, k in zip(levels, at, strict=False)]),
-            np.concatenate([level.first[1:] + k for level, k in zip(levels, at, strict=False)]),
-            np.concatenate([level.total for level in levels]),
-            np.concatenate([level.taken for level in levels]),
-            np.array([[0.0, *level.discounts] for level in levels]),
+            np.concatenate([level.share for level in levels]).astype(dtype),
+            np.concatenate([first[:-1] for first in firsts]),
+            np.concatenate([first[1:] for first in firsts]),
+            np.concatenate([level.backoff for level in levels]).astype(dtype),
             at[:-1],
-            np.cumsum([0, *(level.n_contexts for level in levels)])[:-1],
+            contexts,
         )
-        ngrams.__dict__["_flat"] = held
     return held
 
 
@@ -1951,68 +1949,70 @@ def _log_overload(x: Any) -> Any:
     return double
 
 
+@_jit()
+def _find_contexts(g: _Ngrams, tokens: Array, contexts: Array) -> None:
+    """Which k-gram ends at each token of one stream, as `KneserNey.grams`: (T, n)."""
+    for i in range(tokens.size):
+        for k in range(contexts.shape[1]):
+            before = 0
+            if k > 0:
+                before = contexts[i - 1, k - 1] if i > 0 else -1
+            contexts[i, k] = -1
+            if before < 0:
+                continue  # nor is any longer one known, but all entries are to be written
+            first = g.first[g.contexts_at[k] + before]
+            after = g.targets[first : g.last[g.contexts_at[k] + before]]  # ascending
+            place = np.searchsorted(after, tokens[i])
+            if place < after.size and after[place] == tokens[i]:
+                contexts[i, k] = first + place - g.grams_at[k]
+
+
 @_jit(fastmath=_FLAGS)
-def _prior_row(g: _Ngrams, context: Array, true: Array, weight: float, p: Array) -> None:
-    """One row of `prior_rows`; ``true`` is empty if nothing is left out."""
-    order = g.discounts.shape[0]
-    loses = order  # the lowest order at which the place that is left out takes from a count
-    if true.size > 0 and true[order - 1] >= 0:
-        loses = order - 1
-        while loses > 0 and g.counts[g.grams_at[loses] + true[loses]] == 1:
-            loses -= 1
-    p[:] = 1 / p.size
-    for k in range(order):
+def _prior_row(g: _Ngrams, context: Array, weight: float, p: Array) -> None:
+    """One row of `prior_rows`."""
+    p[:] = p.dtype.type(1 / p.size)
+    for k in range(context.size + 1):
         here = g.contexts_at[k]
         if k > 0:
             if context[k - 1] < 0:
                 break
             here += context[k - 1]
-        total, taken, less = g.total[here], g.taken[here], -1
-        if k >= loses:
-            less = g.grams_at[k] + true[k]
-            count = g.counts[less]
-            total -= 1
-            taken += g.discounts[k, min(count - 1, 3)] - g.discounts[k, min(count, 3)]
-        if total <= 0:
-            continue
-        backoff, one = p.dtype.type(taken / total), p.dtype.type(1 / total)
+        backoff = g.backoff[here]
         for v in range(p.size):
             p[v] *= backoff
         for j in range(g.first[here], g.last[here]):
-            count = g.counts[j] - (j == less)
-            p[g.targets[j]] += (count - p.dtype.type(g.discounts[k, min(count, 3)])) * one
+            p[g.targets[j]] += g.share[j]
     for v in range(p.size):
         p[v] = weight * _log(p[v])
 
 
 @_jit(parallel=True)
-def _run_prior_rows(
-    g: _Ngrams, contexts: Array, left_out: Array, weight: float, out: Array
-) -> None:
+def _run_contexts(g: _Ngrams, tokens: Array, contexts: Array) -> None:
+    for b in prange(len(tokens)):
+        _find_contexts(g, tokens[b], contexts[b])
+
+
+@_jit(parallel=True)
+def _run_prior_rows(g: _Ngrams, contexts: Array, weight: float, out: Array) -> None:
     for m in prange(len(out)):
-        true = left_out[m] if len(left_out) > 0 else left_out[:0].reshape(-1)
-        _prior_row(g, contexts[m], true, weight, out[m])
+        _prior_row(g, contexts[m], weight, out[m])
 
 
 @_serial
-def prior_rows(
-    ngrams: KneserNey,
-    weight: float,
-    contexts: Array,
-    left_out: Array | None,
-    dtype: type,
-) -> Array:
+def prior_rows(ngrams: KneserNey, weight: float, tokens: Array, n: int, dtype: type) -> Array:
     """As `minibrillm.reference.prior_rows`."""
-    out = np.empty((*contexts.shape[:-1], ngrams.n_nodes), dtype)
-    flat = np.ascontiguousarray(contexts.reshape(-1, contexts.shape[-1]), np.int32)
-    true = np.empty((0, ngrams.order), np.int32)
-    if left_out is not None:
-        true = np.ascontiguousarray(left_out.reshape(-1, ngrams.order), np.int32)
-    rows, kappa = out.reshape(len(flat), -1), out.dtype.type(weight)
-    if len(rows) == 1 and left_out is None:  # as in generation: nothing to compile in parallel
-        _prior_row(_flat(ngrams), flat[0], true.reshape(-1), kappa, rows[0])
+    flat, n_nodes = _flat(ngrams, dtype), ngrams.n_nodes
+    tokens = np.ascontiguousarray(tokens, np.int64)
+    contexts = np.empty((*tokens.shape, ngrams.order - 1), np.int64)
+    out: Array = np.empty((len(tokens), n, n_nodes), dtype)
+    kappa = out.dtype.type(weight)
+    if len(tokens) == n == 1:  # as in generation: nothing to run in parallel, nor to compile for it
+        _find_contexts(flat, tokens[0], contexts[0])
+        _prior_row(flat, contexts[0, -1], kappa, out[0, 0])
     else:
-        _run_prior_rows(_flat(ngrams), flat, true, kappa, rows)
+        _run_contexts(flat, tokens, contexts)
+        last = np.ascontiguousarray(contexts[:, tokens.shape[1] - n :])
+        _run_prior_rows(flat, last.reshape(-1, ngrams.order - 1), kappa, out.reshape(-1, n_nodes))
     return out
 
 

@@ -265,7 +265,6 @@ class BriLLM:
         tokens: Array,
         candidates: Array | None = None,
         weights: Array | None = None,
-        log_prior: Array | None = None,
     ) -> tuple[float, dict[str, Array]]:
         """The loss and its gradient with respect to every parameter, by name.
 
@@ -277,16 +276,11 @@ class BriLLM:
         weights : array (B, T-1), optional
             How much each position counts in the mean; 0: not at all, as where a shorter
             sequence was filled up to the length of the others.
-        log_prior : array (B, T-1, V), optional
-            π of every target at every position, if not the model's own: training leaves out of an
-            n-gram prior what is to be foretold (`leave_one_out`).
         """
         batch, ops = self._batch(tokens), self.operations
         candidates, weights = self._candidates(batch, candidates), self._weights(batch, weights)
         graph, config = self.graph, self.config
         path = ops.path_forward(self.parameters, graph, config, batch)
-        if log_prior is None:
-            log_prior = self._rows(batch[:, :-1], None)
         found = ops.compete(
             self.parameters,
             graph,
@@ -295,7 +289,7 @@ class BriLLM:
             path.incoming,
             candidates=candidates,
             weights=weights,
-            log_prior=log_prior,
+            log_prior=self._rows(batch[:, :-1], None),
         )
         gradients = ops.path_backward(self.parameters, graph, config, batch, path, found)
         return _mean(found.nll, weights), gradients
@@ -339,10 +333,9 @@ class BriLLM:
         n = tokens.shape[1]
         if state is not None and state.recent is not None:
             tokens = np.concatenate([state.recent[:, :-1], tokens], axis=1)
-        contexts = ngrams.grams(tokens)[:, tokens.shape[1] - n :, :-1]
         dtype = next(iter(self.parameters.values())).dtype.type
-        weight = self.config.prior_weight
-        return np.asarray(self.operations.prior_rows(ngrams, weight, contexts, None, dtype))
+        rows = self.operations.prior_rows(ngrams, self.config.prior_weight, tokens, n, dtype)
+        return np.asarray(rows)
 
     # ------------------------------------------------------------------------------- streaming
 

@@ -216,64 +216,33 @@ class KneserNey:
             out[..., k] = rank
         return out
 
-    def log_rows(self, contexts: Array, left_out: Array | None = None) -> Array:
-        """log p of every token after each of many contexts: the reference of the prior's rows.
+    def log_rows(self, contexts: Array) -> Array:
+        """log p of every token after each of many contexts.
 
         Parameters
         ----------
         contexts : integer array (M, n - 1)
             As `grams` names them: entry k - 1 is the k-gram that ends where the next token is
-            asked for; -1: unknown, or not to be used.
-        left_out : integer array (M, n), optional
-            The k-grams that end in the true next token, each of which the training text holds
-            here: count as if this one place had not been read (leave one out). -1 for all of
-            a row: leave nothing out.
+            asked for; -1: it was not seen, or there is none.
 
         Returns
         -------
         float64 array (M, V), nats
         """
-        m = len(contexts)
-        p = np.full((m, self.n_nodes), 1 / self.n_nodes)
-        here = np.zeros(m, np.int64)  # rank of the context, whose k-1 tokens shrink to none
-        fewer = None if left_out is None else self._loses(left_out)
+        p = np.full((len(contexts), self.n_nodes), 1 / self.n_nodes)
+        here = np.zeros(len(contexts), np.int64)  # rank of the context; the empty one has rank 0
         for k, level in enumerate(self.levels):
             if k > 0:
                 here = contexts[:, k - 1]
             rows = np.flatnonzero(here >= 0)
             context = here[rows]
-            total, taken = level.total[context], level.taken[context]
+            p[rows] *= level.backoff[context][:, None]
             length = level.first[context + 1] - level.first[context]
-            owner = np.repeat(np.arange(len(rows)), length)  # of every k-gram met, its row
+            owner = np.repeat(rows, length)  # of every k-gram that begins with the context
             gram = np.arange(len(owner)) - np.repeat(np.cumsum(length) - length, length)
-            gram += level.first[context][owner]
-            count = level.counts[gram]
-            if left_out is not None and fewer is not None:
-                minus = fewer[rows, k]
-                true = level.counts[left_out[rows, k]]
-                total = total - minus
-                taken = taken + minus * (level.discount(true - 1) - level.discount(true))
-                count = count - (minus[owner] & (gram == left_out[rows, k][owner]))
-            known = total > 0
-            p[rows[known]] *= (taken[known] / total[known])[:, None]
-            kept = known[owner]
-            owner, gram, count = owner[kept], gram[kept], count[kept]
-            share = (count - level.discount(count)) / total[owner]
-            p[rows[owner], level.keys[gram] % self.n_nodes] += share
+            gram += np.repeat(level.first[context], length)
+            p[owner, level.keys[gram] % self.n_nodes] += level.share[gram]
         return np.log(p)
-
-    def _loses(self, left_out: Array) -> Array:
-        """At which orders a place that is left out takes one from its k-gram's count, (M, n).
-
-        Always at the highest. Below, a count is a number of distinct tokens seen before: it
-        shrinks only if the k-gram one longer is gone altogether.
-        """
-        out = np.zeros(left_out.shape, bool)
-        goes = left_out[:, -1] >= 0
-        for k in reversed(range(self.order)):
-            out[:, k] = goes
-            goes = goes & (self.levels[k].counts[left_out[:, k]] == 1)
-        return out
 
 
 def loss_by_order(

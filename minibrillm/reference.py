@@ -362,34 +362,24 @@ def compete(
     )
 
 
-def prior_rows(
-    ngrams: KneserNey,
-    weight: float,
-    contexts: Array,
-    left_out: Array | None,
-    dtype: type,
-) -> Array:
-    """π of an n-gram prior: κ log p_KN(v | the last n - 1 tokens) of every target (eq. 9b).
+def prior_rows(ngrams: KneserNey, weight: float, tokens: Array, n: int, dtype: type) -> Array:
+    """π of an n-gram prior after each of the last n tokens of streams (eq. 9b).
 
     Parameters
     ----------
     weight : float
         κ.
-    contexts : integer array (..., n - 1)
-        As `KneserNey.grams` names them, -1 where a context must not be used.
-    left_out : integer array (..., n), optional
-        The k-grams of the true next tokens where the training text has them, each counted as if
-        it had not been read there.
+    tokens : integer array (B, T), T ≥ n
+        The first T - n are context only.
     dtype : float32 or float64
 
     Returns
     -------
-    array (..., V)
+    array (B, n, V): κ log p_KN(v | tokens so far)
     """
-    flat = contexts.reshape(-1, contexts.shape[-1])
-    true = None if left_out is None else left_out.reshape(len(flat), -1)
-    rows = weight * ngrams.log_rows(flat, true)
-    return rows.astype(dtype).reshape(*contexts.shape[:-1], -1)
+    contexts = ngrams.grams(tokens)[:, tokens.shape[1] - n :, :-1]  # (B, n, order - 1)
+    rows = weight * ngrams.log_rows(contexts.reshape(-1, ngrams.order - 1))
+    return rows.astype(dtype).reshape(len(tokens), n, -1)
 
 
 def energies(

@@ -32,7 +32,6 @@ from minibrillm.corpus import Windows, as_documents
 from minibrillm.errors import UserError
 from minibrillm.evaluation import WINDOW, window_loss
 from minibrillm.model import BriLLM
-from minibrillm.ngram import KneserNey
 from minibrillm.optim import AdamW, learning_rate
 from minibrillm.parameters import Parameters, check_parameters
 
@@ -164,37 +163,6 @@ def with_negatives(tokens: Array, successors: Array) -> Array:
     return chosen
 
 
-class LeaveOneOut:
-    """An n-gram prior as training must see it: blind to the very token that is to be foretold.
-
-    Counted on the training text, the prior knows every next token of it. A model that learned
-    beside such a prior would trust it, and find on new text that it does not deserve it.
-
-    Parameters
-    ----------
-    ngrams : KneserNey
-        Of the training documents.
-    documents : sequence of integer arrays
-    """
-
-    def __init__(self, ngrams: KneserNey, documents: Sequence[Array]) -> None:
-        self.ngrams = ngrams
-        self._grams = np.concatenate([ngrams.grams(document) for document in documents])
-
-    def rows(self, model: BriLLM, places: Array) -> Array:
-        """π at every position of windows that stand at ``places`` (B, n + 1) -> (B, n, V).
-
-        Contexts begin where their window does, as they will when new text is read.
-        """
-        contexts = self._grams[places[:, :-1], :-1]  # (B, n, order - 1)
-        known = np.tri(*contexts.shape[1:]) > 0  # a k-gram needs k tokens of the window
-        contexts = np.where(known, contexts, -1)
-        left_out, dtype = self._grams[places[:, 1:]], next(iter(model.parameters.values())).dtype
-        weight = model.config.prior_weight
-        rows = model.operations.prior_rows(self.ngrams, weight, contexts, left_out, dtype.type)
-        return np.asarray(rows)
-
-
 class Trainer:
     """Trains a model; `model` holds the averaged weights, which are evaluated and saved.
 
@@ -243,8 +211,6 @@ class Trainer:
         self._successors = (
             most_frequent_successors(model, config.negatives + 1) if config.negatives else None
         )
-        ngrams = model.graph.ngrams
-        self._left_out = None if ngrams is None else LeaveOneOut(ngrams, self.train_ids)
         self._stop_requested = False
         self._saved_step = -1
         limit = model.max_positions
@@ -365,13 +331,11 @@ class Trainer:
         """Draw a batch, find the gradients, update; a loss that is not finite is a `UserError`."""
         config = self.config
         rate = learning_rate(config, self.step, self.progress)
-        places, weights = self.windows.draw_places(config.batch_size, self.rng)
-        tokens, candidates, log_prior = self.windows.ids[places], None, None
+        tokens, weights = self.windows.draw(config.batch_size, self.rng)
+        candidates = None
         if self._successors is not None:
             candidates = with_negatives(tokens, self._successors)
-        if self._left_out is not None:
-            log_prior = self._left_out.rows(self.learner, places)
-        loss, gradients = self.learner.loss_and_gradients(tokens, candidates, weights, log_prior)
+        loss, gradients = self.learner.loss_and_gradients(tokens, candidates, weights)
         if math.isfinite(loss):
             norm = self.optimiser.update(gradients, self.step + 1, rate)
         if not (math.isfinite(loss) and math.isfinite(norm)):
@@ -434,10 +398,8 @@ class Trainer:
 
     def _warm_up(self) -> None:
         """Compile what the loop calls, before the clock starts."""
-        tokens = self.windows.ids[None, :2]
+        tokens = self.windows.ids[None, :2].repeat(2, axis=0)  # one stream alone takes another way
         self.learner.loss_and_gradients(tokens)
-        if self._left_out is not None:
-            self._left_out.rows(self.learner, np.arange(2)[None])
         self.model.nll(tokens)
         arrays = [np.zeros(1, next(iter(self.model.parameters.values())).dtype) for _ in range(5)]
         self.learner.operations.adamw(*arrays, 1.0, 1, 0.0, 0.0, 0.5, 0.5, 1e-8, 0.5)

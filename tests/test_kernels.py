@@ -101,19 +101,17 @@ def test_kernels_agree_with_the_reference(
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-13), (np.float32, 1e-6)])
 def test_rows_of_an_ngram_prior_agree_with_the_reference(dtype: type, tolerance: float) -> None:
-    ids = random_ids(4000, 30, np.random.default_rng(0))
-    ngrams = KneserNey.fit(ids, 30, 5)
-    grams = ngrams.grams(ids)
-    contexts = grams[:-1, :-1].copy()
-    contexts[::3, 2:] = -1  # the window begins here: no longer context
-    for left_out in (None, grams[1:]):
-        theirs = reference.prior_rows(ngrams, 0.7, contexts, left_out, np.float64)
-        ours = kernels.prior_rows(ngrams, 0.7, contexts, left_out, dtype)
+    rng = np.random.default_rng(0)
+    ngrams = KneserNey.fit(random_ids(4000, 30, rng), 30, 5)
+    tokens = random_ids(60, 30, rng).reshape(3, 20)
+    for n in (20, 7, 1):
+        theirs = reference.prior_rows(ngrams, 0.7, tokens, n, np.float64)
+        ours = kernels.prior_rows(ngrams, 0.7, tokens, n, dtype)
         assert ours.dtype == dtype
         assert difference(ours, theirs) < tolerance
-        alone = kernels.prior_rows(ngrams, 0.7, contexts[7:8], None, dtype)
-        if left_out is None:
-            np.testing.assert_array_equal(alone[0], ours[7])
+    for b in range(3):
+        alone = kernels.prior_rows(ngrams, 0.7, tokens[b : b + 1], 1, dtype)
+        np.testing.assert_array_equal(alone[0], ours[b])
 
 
 @pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="needs two threads")

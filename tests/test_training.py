@@ -27,10 +27,8 @@ from minibrillm.config import ModelConfig, TrainConfig
 from minibrillm.errors import UserError
 from minibrillm.evaluation import window_loss
 from minibrillm.model import BriLLM
-from minibrillm.ngram import KneserNey
 from minibrillm.training import (
     Interrupted,
-    LeaveOneOut,
     Record,
     Trainer,
     check_memory,
@@ -675,10 +673,10 @@ def test_negatives_reach_the_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[np.ndarray] = []
     plain = trainer.learner.loss_and_gradients
 
-    def watch(tokens: np.ndarray, candidates: Any = None, *others: Any) -> Any:
+    def watch(tokens: np.ndarray, candidates: Any = None, weights: Any = None) -> Any:
         if candidates is not None:
             seen.append(candidates)
-        return plain(tokens, candidates, *others)
+        return plain(tokens, candidates, weights)
 
     monkeypatch.setattr(trainer.learner, "loss_and_gradients", watch)
     train(trainer)
@@ -776,34 +774,3 @@ def test_an_infinite_gradient_changes_nothing(monkeypatch: pytest.MonkeyPatch) -
         trainer.train(progress_bar=False)
     for name, array in trainer.model.parameters.items():
         np.testing.assert_array_equal(array, before[name])
-
-
-# A prior of n-grams is blind to what is to be foretold
-
-
-def test_leave_one_out_in_windows_of_documents() -> None:
-    """Counts without the place itself, and no context from before the window or the document."""
-    model = tiny("mini7", prior_order=4, prior_weight=0.7)
-    documents = [model.tokenizer.encode(text) for text in TEXT.splitlines(keepends=True)]
-    ngrams = KneserNey.fit(documents, model.graph.n_nodes, 4)
-    ids, first = np.concatenate(documents), len(documents[0])
-    places = np.arange(5)[None] + np.array([[0], [3], [first], [first + 2]])
-    rows = LeaveOneOut(ngrams, documents).rows(model, places)
-    assert rows.shape == (4, 4, model.graph.n_nodes)
-    np.testing.assert_allclose(np.exp(rows / 0.7).sum(axis=2), 1, rtol=1e-5)
-    in_text = np.concatenate([ngrams.grams(document) for document in documents])
-    for b, i in np.ndindex(4, 4):
-        window = ngrams.grams(ids[places[b, : i + 1]])
-        left_out = in_text[places[b, i + 1]][None]
-        expected = 0.7 * ngrams.log_rows(window[-1:, :-1], left_out)[0]
-        np.testing.assert_allclose(rows[b, i], expected, atol=1e-5)
-        if i >= 3 and left_out[0, -1] >= 0:  # a whole n-gram, and here it was read
-            known = 0.7 * ngrams.log_rows(window[-1:, :-1])[0]
-            assert np.abs(rows[b, i] - known).max() > 1e-3
-
-
-def test_training_leaves_out_and_evaluation_does_not() -> None:
-    trainer = loose(tiny("mini7", prior_order=5), **LEARN | {"learning_rate": 1e-12})
-    seen = train(trainer)[0].train_loss
-    honest = trainer.learner.loss(trainer.windows.ids[None])
-    assert seen > 1.2 * honest  # this text repeats itself, and yet what was counted knew more
