@@ -398,7 +398,8 @@ class Trainer:
 
     def _warm_up(self) -> None:
         """Compile what the loop calls, before the clock starts."""
-        tokens = self.windows.ids[None, :2].repeat(2, axis=0)  # one stream alone takes another way
+        # A whole batch: which kernels compete depends on its size.
+        tokens, _ = self.windows.draw(self.config.batch_size, np.random.default_rng(0))
         self.learner.loss_and_gradients(tokens)
         self.model.nll(tokens)
         arrays = [np.zeros(1, next(iter(self.model.parameters.values())).dtype) for _ in range(5)]

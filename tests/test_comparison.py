@@ -319,6 +319,21 @@ def test_figure() -> None:
     plt.close(figure)
 
 
+def test_ladder_shows_each_rung_and_its_change() -> None:
+    rows = [("paper", 3.0), ("a step up", 2.0), ("a step down", 2.5)]
+    found = comparison_of(*(row_of("ladder", name, "one stream", loss) for name, loss in rows))
+    from minibrillm.plotting import plot_ladder
+
+    axes = plot_ladder(found)
+    assert [t.get_text() for t in axes.get_yticklabels()] == [name for name, _ in rows]
+    assert [bar.get_width() for bar in axes.patches] == [loss for _, loss in rows]
+    assert [t.get_text().split()[1:] for t in axes.texts] == [[], ["-1.00"], ["+0.50"]]
+    colours = [bar.get_facecolor() for bar in axes.patches]
+    assert colours[0] == colours[1] != colours[2]
+    axes.figure.canvas.draw()
+    plt.close(axes.figure)
+
+
 # The command
 
 
