@@ -141,12 +141,12 @@ class ModelConfig(_Record):
     first_position : int
         The encoding on edge i is P_{i + first_position}.
     prior : "none", "hebbian" or "ngrams"
-        π: zero; the log-probability of the modified Kneser-Ney bigram; or ``prior_weight`` times
-        that of the n-gram of order ``prior_order``.
+        π: zero; the log-probability of the modified Kneser-Ney bigram; or a weighted mean of it
+        and of that of the n-gram of order ``prior_order``.
     prior_order : int
         n, the tokens of an n-gram, the next one included (prior ``ngrams`` only).
     prior_weight : float
-        κ (prior ``ngrams`` only).
+        κ, the n-gram's share in that mean (prior ``ngrams`` only).
     min_count : int
         How often a bigram must be seen to have an edge (or synapse) of its own.
     max_positions : int
@@ -186,7 +186,7 @@ class ModelConfig(_Record):
         self._check_number("min_count", int, 1)
         self._check_number("max_positions", int, 1)
         self._check_number("prior_order", int, 2, 16)
-        self._check_number("prior_weight", float, 0)
+        self._check_number("prior_weight", float, 0, 1)
         self._check_number("initial_range", float, 0)
         if self.prior == "ngrams" and self.edges == "shared":
             raise UserError(

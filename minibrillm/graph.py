@@ -45,7 +45,7 @@ class TokenGraph:
     prior : BigramPrior or None
         π(v|u), or None for π = 0.
     ngrams : KneserNey or None
-        What a prior of longer contexts counts, instead of ``prior``.
+        What a prior of longer contexts counts beside ``prior``.
     """
 
     n_nodes: int
@@ -66,7 +66,7 @@ class TokenGraph:
             ids,
             n_nodes,
             min_count=config.min_count,
-            prior=config.prior == "hebbian",
+            prior=config.prior != "none",
             order=config.prior_order if config.prior == "ngrams" else 0,
         )
 

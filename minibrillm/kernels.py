@@ -742,8 +742,14 @@ class _Prior(NamedTuple):
 
 
 def _prior(graph: TokenGraph, config: ModelConfig) -> _Prior:
+    unseen = graph.log_unseen_weight if config.edges == "shared" else np.zeros(graph.n_nodes)
+    return _near(graph)._replace(log_unseen=unseen)
+
+
+def _near(graph: TokenGraph) -> _Prior:
+    """π of the last token alone, without a class of unseen targets."""
     n, prior = graph.n_nodes, graph.prior
-    unseen = graph.log_unseen_weight if config.edges == "shared" else np.zeros(n)
+    unseen = np.zeros(n)
     if prior is None:
         none = np.zeros(0, np.int64)
         return _Prior(
@@ -1968,8 +1974,10 @@ def _find_contexts(g: _Ngrams, tokens: Array, contexts: Array) -> None:
 
 
 @_jit(fastmath=_FLAGS)
-def _prior_row(g: _Ngrams, context: Array, weight: float, p: Array) -> None:
-    """One row of `prior_rows`."""
+def _prior_row(
+    g: _Ngrams, near: _Prior, u: int, context: Array, weight: float, p: Array, row: Array
+) -> None:
+    """One row of `prior_rows`; p (V,) is scratch."""
     p[:] = p.dtype.type(1 / p.size)
     for k in range(context.size + 1):
         here = g.contexts_at[k]
@@ -1982,8 +1990,10 @@ def _prior_row(g: _Ngrams, context: Array, weight: float, p: Array) -> None:
             p[v] *= backoff
         for j in range(g.first[here], g.last[here]):
             p[g.targets[j]] += g.share[j]
+    _weigh_columns(near, u, g.targets[:0], False, row)
+    rest = row.dtype.type(1) - weight
     for v in range(p.size):
-        p[v] = weight * _log(p[v])
+        row[v] = weight * _log(p[v]) + rest * row[v]
 
 
 @_jit(parallel=True)
@@ -1993,27 +2003,33 @@ def _run_contexts(g: _Ngrams, tokens: Array, contexts: Array) -> None:
 
 
 @_jit(parallel=True)
-def _run_prior_rows(g: _Ngrams, contexts: Array, weight: float, out: Array) -> None:
+def _run_prior_rows(
+    g: _Ngrams, near: _Prior, sources: Array, contexts: Array, weight: float, p: Array, out: Array
+) -> None:
     for m in prange(len(out)):
-        _prior_row(g, contexts[m], weight, out[m])
+        _prior_row(g, near, sources[m], contexts[m], weight, p[numba.get_thread_id()], out[m])
 
 
 @_serial
-def prior_rows(ngrams: KneserNey, weight: float, tokens: Array, n: int, dtype: type) -> Array:
+def prior_rows(graph: TokenGraph, weight: float, tokens: Array, n: int, dtype: type) -> Array:
     """As `minibrillm.reference.prior_rows`."""
-    flat, n_nodes = _flat(ngrams, dtype), ngrams.n_nodes
+    assert graph.ngrams is not None
+    flat, near, n_nodes = _flat(graph.ngrams, dtype), _near(graph), graph.n_nodes
     tokens = np.ascontiguousarray(tokens, np.int64)
-    contexts = np.empty((*tokens.shape, ngrams.order - 1), np.int64)
-    out: Array = np.empty((len(tokens), n, n_nodes), dtype)
+    contexts = np.empty((*tokens.shape, graph.ngrams.order - 1), np.int64)
+    out: Array = np.empty((len(tokens) * n, n_nodes), dtype)
+    p = _scratch("p", (numba.get_num_threads(), n_nodes), dtype)
     kappa = out.dtype.type(weight)
     if len(tokens) == n == 1:  # as in generation: nothing to run in parallel, nor to compile for it
         _find_contexts(flat, tokens[0], contexts[0])
-        _prior_row(flat, contexts[0, -1], kappa, out[0, 0])
+        _prior_row(flat, near, tokens[0, -1], contexts[0, -1], kappa, p[0], out[0])
     else:
         _run_contexts(flat, tokens, contexts)
-        last = np.ascontiguousarray(contexts[:, tokens.shape[1] - n :])
-        _run_prior_rows(flat, last.reshape(-1, ngrams.order - 1), kappa, out.reshape(-1, n_nodes))
-    return out
+        last = slice(tokens.shape[1] - n, None)
+        sources = np.ascontiguousarray(tokens[:, last]).reshape(-1)
+        ends = np.ascontiguousarray(contexts[:, last]).reshape(len(out), -1)
+        _run_prior_rows(flat, near, sources, ends, kappa, p, out)
+    return out.reshape(len(tokens), n, n_nodes)
 
 
 # ---------------------------------------------------------------------------- energies, optimiser

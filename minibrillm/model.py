@@ -67,7 +67,7 @@ class BriLLM:
                 f"the tokenizer knows {self.tokenizer.n_nodes} tokens, the graph has "
                 f"{self.graph.n_nodes} nodes; they must come from the same run"
             )
-        if (self.graph.prior is not None) != (self.config.prior == "hebbian"):
+        if (self.graph.prior is not None) != (self.config.prior != "none"):
             has = "no prior" if self.graph.prior is None else "a prior"
             raise UserError(
                 f"the config says prior {self.config.prior!r} but the graph has {has}; build it "
@@ -327,14 +327,14 @@ class BriLLM:
 
         The streams stand at their first tokens, which the ``state`` has read already.
         """
-        ngrams = self.graph.ngrams
-        if ngrams is None:
+        if self.graph.ngrams is None:
             return None
         n = tokens.shape[1]
         if state is not None and state.recent is not None:
             tokens = np.concatenate([state.recent[:, :-1], tokens], axis=1)
         dtype = next(iter(self.parameters.values())).dtype.type
-        rows = self.operations.prior_rows(ngrams, self.config.prior_weight, tokens, n, dtype)
+        weight = self.config.prior_weight
+        rows = self.operations.prior_rows(self.graph, weight, tokens, n, dtype)
         return np.asarray(rows)
 
     # ------------------------------------------------------------------------------- streaming

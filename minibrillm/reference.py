@@ -42,7 +42,6 @@ from minibrillm.functional import (
 if TYPE_CHECKING:
     from minibrillm.config import ModelConfig
     from minibrillm.graph import TokenGraph
-    from minibrillm.ngram import KneserNey
 
 Array = np.ndarray
 Parameters = Mapping[str, Array]
@@ -362,11 +361,13 @@ def compete(
     )
 
 
-def prior_rows(ngrams: KneserNey, weight: float, tokens: Array, n: int, dtype: type) -> Array:
+def prior_rows(graph: TokenGraph, weight: float, tokens: Array, n: int, dtype: type) -> Array:
     """π of an n-gram prior after each of the last n tokens of streams (eq. 9b).
 
     Parameters
     ----------
+    graph : TokenGraph
+        With both priors, ``prior`` and ``ngrams``.
     weight : float
         κ.
     tokens : integer array (B, T), T ≥ n
@@ -375,11 +376,15 @@ def prior_rows(ngrams: KneserNey, weight: float, tokens: Array, n: int, dtype: t
 
     Returns
     -------
-    array (B, n, V): κ log p_KN(v | tokens so far)
+    array (B, n, V): κ log p_KN(v | all tokens so far) + (1 - κ) log p_KN(v | the last one)
     """
-    contexts = ngrams.grams(tokens)[:, tokens.shape[1] - n :, :-1]  # (B, n, order - 1)
-    rows = weight * ngrams.log_rows(contexts.reshape(-1, ngrams.order - 1))
-    return rows.astype(dtype).reshape(len(tokens), n, -1)
+    assert graph.ngrams is not None
+    assert graph.prior is not None
+    last = slice(tokens.shape[1] - n, None)
+    contexts = graph.ngrams.grams(tokens)[:, last, :-1]  # (B, n, order - 1)
+    far = graph.ngrams.log_rows(contexts.reshape(-1, graph.ngrams.order - 1))
+    near = np.array([graph.prior.row(int(u)) for u in tokens[:, last].ravel()])
+    return (weight * far + (1 - weight) * near).astype(dtype).reshape(len(tokens), n, -1)
 
 
 def energies(

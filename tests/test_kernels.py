@@ -17,8 +17,8 @@ from scipy.special import ndtr
 from minibrillm import kernels, reference
 from minibrillm.config import ModelConfig
 from minibrillm.functional import SQUARES_BLOCK, gelu, gelu_derivative
+from minibrillm.graph import TokenGraph
 from minibrillm.model import BriLLM
-from minibrillm.ngram import KneserNey
 
 # Large enough for the competition with the parts of an edge kept apart, which small graphs skip,
 # and so do wide ones if many positions share a source.
@@ -102,15 +102,15 @@ def test_kernels_agree_with_the_reference(
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-13), (np.float32, 1e-6)])
 def test_rows_of_an_ngram_prior_agree_with_the_reference(dtype: type, tolerance: float) -> None:
     rng = np.random.default_rng(0)
-    ngrams = KneserNey.fit(random_ids(4000, 30, rng), 30, 5)
+    graph = TokenGraph.from_ids(random_ids(4000, 30, rng), 30, order=5)
     tokens = random_ids(60, 30, rng).reshape(3, 20)
     for n in (20, 7, 1):
-        theirs = reference.prior_rows(ngrams, 0.7, tokens, n, np.float64)
-        ours = kernels.prior_rows(ngrams, 0.7, tokens, n, dtype)
+        theirs = reference.prior_rows(graph, 0.7, tokens, n, np.float64)
+        ours = kernels.prior_rows(graph, 0.7, tokens, n, dtype)
         assert ours.dtype == dtype
         assert difference(ours, theirs) < tolerance
     for b in range(3):
-        alone = kernels.prior_rows(ngrams, 0.7, tokens[b : b + 1], 1, dtype)
+        alone = kernels.prior_rows(graph, 0.7, tokens[b : b + 1], 1, dtype)
         np.testing.assert_array_equal(alone[0], ours[b])
 
 

@@ -111,11 +111,11 @@ def written_out(model: BriLLM, tokens: np.ndarray) -> np.ndarray:
                 weight, bias = edges_between(p, graph, config, u, np.array([v]))
                 answers.append(gelu(a @ weight[0] + bias[0] + encoding))
             logits = energy(np.array(answers))
+            far = config.prior_weight if graph.ngrams is not None else 0
             if graph.prior is not None:
-                logits = logits + graph.prior.row(int(u[0]))
+                logits = logits + (1 - far) * graph.prior.row(int(u[0]))
             if graph.ngrams is not None:
-                counted = graph.ngrams.conditional(sequence[: i + 1])
-                logits = logits + config.prior_weight * np.log(counted)
+                logits = logits + far * np.log(graph.ngrams.conditional(sequence[: i + 1]))
             true = sequence[i + 1]
             out.append(np.log(np.exp(logits).sum()) - logits[true])
             signals.append(answers[true])
