@@ -66,7 +66,7 @@ def train(
             "or a corpus by name (not needed with --resume)."
         ),
     ] = None,
-    preset: Annotated[str, typer.Option(help="mini, released or paper.")] = "mini",
+    preset: Annotated[str, typer.Option(help="mini, mini7, released or paper.")] = "mini",
     minutes: Annotated[float | None, typer.Option(help="Train so long (default 3).")] = None,
     steps: Annotated[int | None, typer.Option(help="Train so many steps.")] = None,
     out: Annotated[
@@ -319,7 +319,7 @@ def demo(
             "mini", minutes=share * minutes, steps=steps, seed=seed, **settings
         )
         train_texts, test_texts = (bundled_documents(s, (language,)) for s in ("train", "test"))
-        model = BriLLM.from_text(train_texts, seed=seed, backend=backend)
+        model = BriLLM.from_text(train_texts, "mini7", seed=seed, backend=backend)
         ids = _encode(model.tokenizer, train_texts), _encode(model.tokenizer, test_texts)
         trainers[language] = (
             Trainer(model, *ids, config)

@@ -497,10 +497,9 @@ def chosen(
     grid: list[dict[str, Any]] = []
     best = 0
     for k, candidate in enumerate(candidates):
-        which = (
-            f"candidate {k + 1} of {len(candidates)}" if len(candidates) > 1 else f"seed {first}"
-        )
-        note(f"{name}, {which}: {_words(candidate.settings)}")
+        several = len(candidates) > 1
+        which = f"candidate {k + 1} of {len(candidates)}" if several else f"seed {first}"
+        note(_words(f"{name}, {which}", candidate.settings))
         trainer = candidate.train(first)
         scores = (
             read(trainer.model, task.ids["validation"]) for read in readings(trainer).values()
@@ -510,7 +509,7 @@ def chosen(
         if not trained or grid[-1]["validation"] < grid[best]["validation"]:
             best, trained = k, [trainer]
     for seed in others:
-        note(f"{name}, seed {seed}: {_words(candidates[best].settings)}")
+        note(_words(f"{name}, seed {seed}", candidates[best].settings))
         trained.append(candidates[best].train(seed))
     settings = candidates[best].settings
     if isinstance(trained[0], Trainer):
@@ -630,8 +629,9 @@ def _peers(task: Task, recipes: Sequence[Recipe]) -> list[Candidate]:
     ]
 
 
-def _words(settings: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value:g}" for name, value in settings.items())
+def _words(what: str, settings: dict[str, Any]) -> str:
+    chosen = ", ".join(f"{name} {value:g}" for name, value in settings.items())
+    return f"{what}: {chosen}" if chosen else what
 
 
 def _train_peer(task: Task, recipe: Recipe, seed: int) -> PeerTrainer:
