@@ -157,7 +157,8 @@ class Row:
     name, reading : str
         "BriLLM mini", "windows of 256".
     parameters, tokens : int
-        Numbers it stores, and tokens it read in training (the same ones again and again).
+        Numbers it stores (those of a counted prior too), and tokens it read in training (the same
+        ones again and again).
     seconds : float
         Of training, mean over the seeds.
     validation, test, whole : list of float
@@ -657,10 +658,11 @@ def _model(
         for reading, loss in readings.items()
     }
     first = trainers[0]
+    counted = first.model.graph.n_counted if isinstance(first, Trainer) else 0
     last = [t.history[-1] for t in trainers]
     return Model(
         name,
-        first.model.n_parameters,
+        first.model.n_parameters + counted,
         statistics.fmean(r.seconds for r in last),
         round(statistics.fmean(r.tokens for r in last)),
         losses,

@@ -187,6 +187,15 @@ class TokenGraph:
         return out
 
     @property
+    def n_counted(self) -> int:
+        """How many numbers the priors hold: what counting knows, beside what training learns."""
+        size = sum(level.counts.size for level in self.ngrams.levels) if self.ngrams else 0
+        if self.prior is not None:
+            logs = self.prior.log_probability, self.prior.log_backoff, self.prior.log_unigram
+            size += sum(array.size for array in logs)
+        return size
+
+    @property
     def out_degree(self) -> Array:
         """Private edges that leave each node, (V,)."""
         return np.diff(self.indptr)

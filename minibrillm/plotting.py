@@ -214,20 +214,23 @@ def plot_comparison(found: Comparison) -> Figure:
 def plot_ladder(found: Comparison, *, ax: Axes | None = None) -> Axes:
     """Held-out loss of every model of a comparison as a bar, in the order they were trained.
 
-    The best reading of each, on the test part. Beside each loss stands the change from the rung
-    before; bars that are worse than it are orange. Made for `minibrillm.ablation.ablate`.
+    The best reading of each, on the test part, bars cut at twice the median. Beside each loss
+    stands the change from the model before, and what is worse than that one is orange. Made for
+    `minibrillm.ablation.ablate`.
     """
     rows = found.best()
     ax = _axes(ax, 7.6, 0.3 * len(rows) + 0.8)
     losses = np.array([row.loss for row in rows])
     gains = np.diff(losses, prepend=losses[:1])
-    ax.barh(range(len(rows)), losses, color=[_ORANGE if g > 0 else _BLUE for g in gains])
+    top = min(losses.max(), 2 * np.median(losses))  # one that explodes would hide the rest
+    colours = [_ORANGE if gain > 0 else _BLUE for gain in gains]
+    ax.barh(range(len(rows)), np.minimum(losses, top), color=colours)
     for k, (loss, gain) in enumerate(zip(losses, gains, strict=True)):
         change = "" if k == 0 else f"  {gain:+.2f}"
-        ax.text(loss, k, f" {loss:.2f}{change}", va="center", fontsize=8, color=_GREY)
+        ax.text(min(loss, top), k, f" {loss:.2f}{change}", va="center", fontsize=8, color=_GREY)
     ax.set_yticks(range(len(rows)), [row.name for row in rows])
     ax.invert_yaxis()
-    ax.set_xlim(0, 1.18 * losses.max())
+    ax.set_xlim(0, 1.18 * top)
     ax.set_xlabel("held-out nats per token (test)")
     return ax
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -120,3 +121,13 @@ def test_bad_input_is_refused() -> None:
                 TokenGraph.from_arrays(arrays | {name: value})
     with pytest.raises(UserError, match="array of integers"):
         TokenGraph.from_ids(np.array([0.5, 1.0]), 5)
+
+
+def test_counted_numbers_are_those_of_the_priors() -> None:
+    ids = np.array([0, 1, 2, 0, 1, 0, 2, 2, 1])
+    assert TokenGraph.from_ids(ids, 4, prior=False).n_counted == 0
+    bigrams = len({*pairwise(ids.tolist())})
+    assert TokenGraph.from_ids(ids, 4).n_counted == bigrams + 2 * 4
+    trigrams = len({*zip(ids, ids[1:], ids[2:], strict=False)})
+    both = TokenGraph.from_ids(ids, 4, order=3).n_counted
+    assert both == (bigrams + 2 * 4) + (4 + bigrams + trigrams)
