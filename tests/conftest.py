@@ -78,6 +78,7 @@ def minibrillm(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> Command:
     """Run a command in this process, in an empty folder."""
+    monkeypatch.setenv("MINIBRILLM_CACHE", str(tmp_path / "cache"))  # whatever the user has
     monkeypatch.chdir(tmp_path)
 
     def command(*arguments: object) -> Result:
