@@ -266,6 +266,10 @@ class TrainConfig(_Record):
     negatives : int
         0: exact softmax over the vocabulary. k: the target and k negatives, the most frequent
         successors of each source (the released training).
+    round_below : float
+        Targets less probable than this are rounded at random, to 0 or to it, before gradients
+        are made (MODEL.md, eq. 11b): no bias, some noise, and with many nodes much less work.
+        0: exact gradients.
     evaluate_every, checkpoint_every : int
         Steps between held-out evaluations and between checkpoints; 0: only at the end.
     seed : int
@@ -285,6 +289,7 @@ class TrainConfig(_Record):
     clip_norm: float = 1.0
     average_decay: float = 0.995
     negatives: int = 0
+    round_below: float = 0.0
     evaluate_every: int = 200
     checkpoint_every: int = 200
     seed: int = 0
@@ -304,7 +309,7 @@ class TrainConfig(_Record):
             self._check_number(name, float, 0)
         for name in ("learning_rate", "epsilon"):
             self._check_number(name, float, 0, open_low=True)
-        for name in ("beta1", "beta2", "average_decay"):
+        for name in ("beta1", "beta2", "average_decay", "round_below"):
             self._check_number(name, float, 0, 0.999999)
 
     @classmethod

@@ -137,6 +137,19 @@ class TokenGraph:
         return np.repeat(np.arange(self.n_nodes), np.diff(self.indptr))
 
     @cached_property
+    def incoming_edges(self) -> tuple[Array, Array, Array]:
+        """Private edges by target: those of v have, in the second and third array, the places
+        ``indptr[v]:indptr[v + 1]``.
+
+        Returns
+        -------
+        indptr (V + 1,), index of each edge (E,), its source (E,), all int64; sources ascend
+        """
+        order = np.argsort(self.targets, kind="stable")
+        indptr = np.concatenate([[0], np.cumsum(self.in_degree)])
+        return indptr, order, self.sources[order]
+
+    @cached_property
     def _index(self) -> PairIndex:
         return PairIndex(self.indptr, self.targets)
 

@@ -40,6 +40,7 @@ from minibrillm.functional import (
     SQUARES_LANES,
     Competition,
     Path,
+    Rounding,
     Schedule,
     State,
     gelu_derivative,
@@ -1081,6 +1082,8 @@ class _Work(NamedTuple):
     bin_start: Array  # (_BINS + 1,) first source of each bin
     share: Array  # (M,) weight of each position in the mean loss
     log_prior: Array  # (M, V) π of every target, or (0, V): that of the source
+    below: float  # probabilities below are rounded at random
+    draws: Array  # (M,) for that; (0,): no rounding
 
 
 @_jit()
@@ -1262,10 +1265,25 @@ def _softmax(e: Array, weights: Array, p: Array) -> float:
     return top + math.log(total)
 
 
+@_jit()  # no re-ordering here: the same choice as the textbook
+def _round_at_random(p: Array, below: float, draw: float) -> None:
+    """As `minibrillm.functional.round_at_random`, for one position and in place."""
+    line, whole = draw, 1.0
+    for k in range(p.size):
+        if p[k] < below:
+            line += np.float64(p[k]) / below
+            p[k] = 0
+            if line >= whole:
+                p[k] = below
+                whole += 1
+
+
 @_jit(fastmath=_FLAGS)
 def _judge(work: _Work, r: int, e: Array, log_weight: Array, scale: Array) -> float:
     """−log p of the true target; ``scale`` becomes dloss/dE over E for every column (eq. 11)."""
     normaliser = _softmax(e, log_weight, scale)
+    if work.draws.size > 0:
+        _round_at_random(scale, work.below, work.draws[r])
     true = work.true_column[r]
     scale[true] -= 1
     for k in range(e.size):
@@ -1612,6 +1630,119 @@ def _run_gradient_bins(
         )
 
 
+# With small probabilities rounded, most targets of a position are left out (dloss/dE is 0). Then
+# each target gathers the positions that keep it.
+
+_KEPT = 256  # positions that are worked on at a time
+
+
+class _Incoming(NamedTuple):
+    """Private edges by target, and where in the work their sources are."""
+
+    indptr: Array  # (V + 1,)
+    edges: Array  # (E,)
+    sources: Array  # (E,)
+    group: Array  # (V,) number of each source in the work, -1: not there
+
+
+@_jit(fastmath=_FLAGS)
+def _kept_in_bin(c: _Targets, x: _Incoming, memory: Array, lists: Array, b: int) -> None:
+    """As `_gradients_in_bin`, of the positions that keep a target."""
+    n_rows, n_nodes = c.its.energies.shape
+    c.its.da[b][:] = 0
+    c.its.d_axon[b][:] = 0
+    for low in range(b * c.its.chunk, n_nodes, _BINS * c.its.chunk):
+        targets = min(low + c.its.chunk, n_nodes) - low
+        for t in range(targets):
+            lists[t, 0] = 0
+        for r in range(n_rows):
+            scale = c.its.energies[r, low : low + targets]
+            for t in range(targets):
+                if scale[t] != 0:
+                    lists[t, 0] += 1
+                    lists[t, lists[t, 0]] = r
+        for t in range(targets):
+            for first in range(0, lists[t, 0], _KEPT):
+                last = min(first + _KEPT, lists[t, 0])
+                _gradient_of_kept(c, x, low + t, lists[t, 1 + first : 1 + last], memory, b)
+
+
+@_jit(fastmath=_FLAGS)
+def _gradient_of_kept(
+    c: _Targets, x: _Incoming, v: int, kept: Array, memory: Array, b: int
+) -> None:
+    """Gradients by way of one target, for some positions that keep it, in order."""
+    d, n = c.work.signals.shape[1], kept.size
+    square, size = d * d, _KEPT * d
+    a, h, da, scale = (
+        memory[:size],
+        memory[size : 2 * size],
+        memory[2 * size : 3 * size],
+        memory[3 * size :],
+    )
+    signals, edges, d_edges = c.work.signals.reshape(-1), c.edges, c.d_edges
+    for j in range(n):
+        r = np.int64(kept[j])
+        _copy_to(a, j * d, signals, r * d, d)
+        _copy_to(h, j * d, c.its.axon, r * d, d)
+        scale[j] = c.its.energies[r, v]
+    _add_to_segments(h, 0, edges.dendrite_bias, v * d, n, d)
+    _answers(h, d, a, 0, edges.dendrite_weight, v * square, n, 1, d)
+    for i in range(x.indptr[v], x.indptr[v + 1]):
+        e = x.edges[i]
+        begin, end = _from(c, x, kept, i)
+        for j in range(begin, end):
+            _add_to(h, j * d, edges.private_bias, e * d, d)
+        if begin < end:
+            at = begin * d
+            _answers(h[at:], d, a, at, edges.private_weight, e * square, end - begin, 1, d)
+    for j in range(n * d):
+        cdf, pdf = _cdf_pdf(h[j])
+        h[j] *= cdf * (cdf + h[j] * pdf)
+    _scale_segments(h, 0, scale, 0, n, d)
+    da[: n * d] = 0
+    dendrite = c.its.dendrites[v * square : (v + 1) * square]
+    _signal_gradients(da, 0, h, d, dendrite, n, 1, d)
+    _edge_gradients(d_edges.dendrite_weight, v * square, a, 0, h, 0, d, n, 1, d)
+    _add_up_segments(h, 0, d_edges.dendrite_bias, v * d, n, d)
+    for i in range(x.indptr[v], x.indptr[v + 1]):
+        e = x.edges[i]
+        begin, end = _from(c, x, kept, i)
+        if begin < end:
+            at, rows = begin * d, end - begin
+            synapse = c.its.synapses[e * square : (e + 1) * square]
+            _signal_gradients(da, at, h[at:], d, synapse, rows, 1, d)
+            _edge_gradients(d_edges.private_weight, e * square, a, at, h, at, d, rows, 1, d)
+            _add_up_segments(h, at, d_edges.private_bias, e * d, rows, d)
+    for j in range(n):
+        r = np.int64(kept[j])
+        _add_to(c.its.da[b], r * d, da, j * d, d)
+        _add_to(c.its.d_axon[b], r * d, h, j * d, d)
+
+
+@_jit()
+def _from(c: _Targets, x: _Incoming, kept: Array, i: int) -> tuple[int, int]:
+    """First and last of ``kept`` that stand at the source of edge number i."""
+    g = x.group[x.sources[i]]
+    if g < 0:
+        return 0, 0
+    return (
+        np.searchsorted(kept, c.work.start[g]),
+        np.searchsorted(kept, c.work.start[g + 1]),
+    )
+
+
+@_jit(parallel=True)
+def _run_kept_bins(
+    edges: _Edges, d_edges: _Edges, prior: _Prior, work: _Work, its: _TargetArrays,
+    x: _Incoming, memory: Array, lists: Array,
+) -> None:  # fmt: skip
+    for b in prange(_BINS):
+        thread = numba.get_thread_id()
+        c = _Targets(edges, d_edges, prior, work, its)
+        _kept_in_bin(c, x, memory[thread], lists[thread], np.int64(b))
+
+
 @_jit(fastmath=_FLAGS)
 def _axon_gradient(c: _Targets, g: int) -> None:
     """One source: add up the bins, carry what its axon sent on back."""
@@ -1692,8 +1823,15 @@ def _run_targets(
         _run_axons(*c)
         _run_energy_bins(*c, tiles)
         _run_softmax(*c, rows)
-        if gradient:
+        if gradient and part.draws.size > 0:
+            group = np.full(n_nodes, -1)
+            group[part.source] = np.arange(len(part.source))
+            memory = _scratch("kept", (threads, _KEPT * (3 * d + 1)), dtype)
+            lists = _scratch("lists", (threads, chunk, n + 1), np.int32)
+            _run_kept_bins(*c, _Incoming(*graph.incoming_edges, group), memory, lists)
+        elif gradient:
             _run_gradient_bins(*c, tiles)
+        if gradient:
             _run_axon_gradients(*c)
 
 
@@ -1702,7 +1840,7 @@ def _slice(work: _Work, first: int, last: int) -> _Work:
     low = np.searchsorted(work.start, first, side="right") - 1
     high = np.searchsorted(work.start, last, side="left")
     start = np.clip(work.start[low : high + 1], first, last) - first
-    groups = ("source", "start", "bin_start")
+    groups = ("source", "start", "bin_start", "below")
     rows = {name: getattr(work, name)[first:last] for name in work._fields if name not in groups}
     return work._replace(source=work.source[low:high], start=start, **rows)
 
@@ -1745,6 +1883,7 @@ def _work(
     candidates: Array | None,
     weights: Array | None,
     log_prior: Array | None,
+    rounding: Rounding | None,
     width: int,
 ) -> tuple[_Work, Array]:
     """Sort the positions by bin and source, and look up the column of each target.
@@ -1791,6 +1930,8 @@ def _work(
         bin_start,
         position_shares(weights, len(u)).astype(dtype)[order],
         rows,
+        0.0 if rounding is None else rounding.below,
+        np.empty(0) if rounding is None else rounding.draws.reshape(-1)[order],
     )
     return work, order
 
@@ -1834,13 +1975,14 @@ def compete(
     weights: Array | None = None,
     gradient: bool = True,
     log_prior: Array | None = None,
+    rounding: Rounding | None = None,
 ) -> Competition:
     """As `minibrillm.reference.compete`."""
     n_streams, n, d = incoming.shape
     dtype, n_nodes = incoming.dtype, graph.n_nodes
     width = _width(config, dtype)
     work, order = _work(
-        graph, config, tokens, incoming, first, candidates, weights, log_prior, width
+        graph, config, tokens, incoming, first, candidates, weights, log_prior, rounding, width
     )
     three_part = config.edges == "three_part"
 

@@ -13,7 +13,7 @@ import numpy as np
 from minibrillm.config import ModelConfig
 from minibrillm.corpus import join_documents
 from minibrillm.errors import UserError
-from minibrillm.functional import Path, State
+from minibrillm.functional import Path, Rounding, State
 from minibrillm.generation import Sampling, generate
 from minibrillm.graph import TokenGraph
 from minibrillm.parameters import Parameters, check_parameters, initialise
@@ -265,6 +265,7 @@ class BriLLM:
         tokens: Array,
         candidates: Array | None = None,
         weights: Array | None = None,
+        rounding: Rounding | None = None,
     ) -> tuple[float, dict[str, Array]]:
         """The loss and its gradient with respect to every parameter, by name.
 
@@ -276,6 +277,8 @@ class BriLLM:
         weights : array (B, T-1), optional
             How much each position counts in the mean; 0: not at all, as where a shorter
             sequence was filled up to the length of the others.
+        rounding : Rounding, optional
+            Gradients from rounded probabilities (MODEL.md, eq. 11b); the loss is exact.
         """
         batch, ops = self._batch(tokens), self.operations
         candidates, weights = self._candidates(batch, candidates), self._weights(batch, weights)
@@ -290,6 +293,7 @@ class BriLLM:
             candidates=candidates,
             weights=weights,
             log_prior=self._rows(batch[:, :-1], None),
+            rounding=rounding,
         )
         gradients = ops.path_backward(self.parameters, graph, config, batch, path, found)
         return _mean(found.nll, weights), gradients

@@ -24,6 +24,7 @@ from minibrillm.functional import (
     Competition,
     Groups,
     Path,
+    Rounding,
     State,
     energy,
     energy_backward,
@@ -36,6 +37,7 @@ from minibrillm.functional import (
     position_encoding,
     position_shares,
     recent_tokens,
+    round_at_random,
     start_state,
 )
 
@@ -280,6 +282,7 @@ def compete(
     weights: Array | None = None,
     gradient: bool = True,
     log_prior: Array | None = None,
+    rounding: Rounding | None = None,
 ) -> Competition:
     """Let all neighbours of every node answer, and compare them with the true next token (softmax).
 
@@ -301,6 +304,9 @@ def compete(
     log_prior : array (B, n, V), optional
         π of every target at every position (`prior_rows`; three-part edges only); without it,
         that of the graph, which depends on the source alone.
+    rounding : Rounding, optional
+        Round small probabilities before gradients are made of them (eq. 11b); the losses are
+        exact all the same.
 
     Returns
     -------
@@ -346,6 +352,8 @@ def compete(
         p = np.exp(logits - log_z[:, None])  # eq. 8
         g = np.zeros_like(e)  # dE, (N, K), eq. 11
         np.add.at(g, (index[:, None], column), p.astype(e.dtype))
+        if rounding is not None:
+            g = round_at_random(g, rounding.below, rounding.draws.reshape(-1)[rows])
         g[index, true_column] -= 1
         g *= share[rows][:, None]
         dy = energy_backward(g.T, y, e.T)  # (K, N, d), eq. 11

@@ -31,6 +31,7 @@ from minibrillm.config import ModelConfig, TrainConfig
 from minibrillm.corpus import Windows, as_documents
 from minibrillm.errors import UserError
 from minibrillm.evaluation import WINDOW, window_loss
+from minibrillm.functional import Rounding
 from minibrillm.model import BriLLM
 from minibrillm.optim import AdamW, learning_rate
 from minibrillm.parameters import Parameters, check_parameters
@@ -335,7 +336,8 @@ class Trainer:
         candidates = None
         if self._successors is not None:
             candidates = with_negatives(tokens, self._successors)
-        loss, gradients = self.learner.loss_and_gradients(tokens, candidates, weights)
+        rounding = self._rounding(tokens, self.rng)
+        loss, gradients = self.learner.loss_and_gradients(tokens, candidates, weights, rounding)
         if math.isfinite(loss):
             norm = self.optimiser.update(gradients, self.step + 1, rate)
         if not (math.isfinite(loss) and math.isfinite(norm)):
@@ -396,11 +398,16 @@ class Trainer:
                     raise Interrupted(f"interrupted after step {self.step}")
         return self.history
 
+    def _rounding(self, tokens: Array, rng: np.random.Generator) -> Rounding | None:
+        below = self.config.round_below
+        return Rounding(below, rng.random(tokens[:, 1:].shape)) if below else None
+
     def _warm_up(self) -> None:
         """Compile what the loop calls, before the clock starts."""
         # A whole batch: which kernels compete depends on its size.
-        tokens, _ = self.windows.draw(self.config.batch_size, np.random.default_rng(0))
-        self.learner.loss_and_gradients(tokens)
+        rng = np.random.default_rng(0)
+        tokens, _ = self.windows.draw(self.config.batch_size, rng)
+        self.learner.loss_and_gradients(tokens, rounding=self._rounding(tokens, rng))
         self.model.nll(tokens)
         arrays = [np.zeros(1, next(iter(self.model.parameters.values())).dtype) for _ in range(5)]
         self.learner.operations.adamw(*arrays, 1.0, 1, 0.0, 0.0, 0.5, 0.5, 1e-8, 0.5)

@@ -16,7 +16,7 @@ from scipy.special import ndtr
 
 from minibrillm import kernels, reference
 from minibrillm.config import ModelConfig
-from minibrillm.functional import SQUARES_BLOCK, gelu, gelu_derivative
+from minibrillm.functional import SQUARES_BLOCK, Rounding, gelu, gelu_derivative
 from minibrillm.graph import TokenGraph
 from minibrillm.model import BriLLM
 
@@ -64,16 +64,20 @@ def batch_of(model: BriLLM, *, candidates: bool) -> tuple[np.ndarray, np.ndarray
 
 
 def run(
-    model: BriLLM, backend: str, *, candidates: bool = False
+    model: BriLLM, backend: str, mode: str = "full"
 ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
     model.backend = backend
-    tokens, chosen = batch_of(model, candidates=candidates)
+    tokens, chosen = batch_of(model, candidates=mode == "candidates")
+    rng = np.random.default_rng(4)
     # Sampled candidates and weighted positions do not depend on each other: one run tests both.
-    weights = np.random.default_rng(4).random((6, 30)).round(1) if candidates else None
+    weights = rng.random((6, 30)).round(1) if mode == "candidates" else None
+    rounding = None
+    if mode == "rounded":
+        rounding = Rounding(2 / model.graph.n_nodes, rng.random((6, 30)))
     return (
         model.nll(tokens, candidates=chosen)[0],
         model.energies(tokens),
-        model.loss_and_gradients(tokens, chosen, weights)[1],
+        model.loss_and_gradients(tokens, chosen, weights, rounding)[1],
     )
 
 
@@ -83,14 +87,22 @@ def difference(ours: np.ndarray, theirs: np.ndarray) -> float:
     return float(np.abs(ours - theirs).max()) / scale
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-10), (np.float32, 1e-4)])
-@pytest.mark.parametrize("candidates", [False, True], ids=["full", "candidates"])
+@pytest.mark.parametrize(
+    ("mode", "dtype", "tolerance"),
+    [
+        ("full", np.float64, 1e-10),
+        ("full", np.float32, 1e-4),
+        ("candidates", np.float64, 1e-10),
+        ("candidates", np.float32, 1e-4),
+        ("rounded", np.float64, 1e-10),  # in single precision another target may be hit
+    ],
+)
 @pytest.mark.parametrize("variant", ALL)
 def test_kernels_agree_with_the_reference(
-    variant: str, candidates: bool, dtype: type, tolerance: float
+    variant: str, mode: str, dtype: type, tolerance: float
 ) -> None:
-    textbook = run(model_of(variant, np.float64), "numpy", candidates=candidates)
-    compiled = run(model_of(variant, dtype), "numba", candidates=candidates)
+    textbook = run(model_of(variant, np.float64), "numpy", mode)
+    compiled = run(model_of(variant, dtype), "numba", mode)
     assert compiled[0].dtype == dtype
     assert difference(compiled[0], textbook[0]) < tolerance
     assert difference(compiled[1], textbook[1]) < tolerance
@@ -115,14 +127,15 @@ def test_rows_of_an_ngram_prior_agree_with_the_reference(dtype: type, tolerance:
 
 
 @pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="needs two threads")
+@pytest.mark.parametrize("mode", ["full", "rounded"])
 @pytest.mark.parametrize("variant", ALL)
-def test_same_bits_with_one_thread_and_with_two(variant: str) -> None:
+def test_same_bits_with_one_thread_and_with_two(variant: str, mode: str) -> None:
     results = []
     before = numba.get_num_threads()
     try:
         for threads in (1, 2):
             numba.set_num_threads(threads)
-            results.append(run(model_of(variant, np.float32), "numba"))
+            results.append(run(model_of(variant, np.float32), "numba", mode))
     finally:
         numba.set_num_threads(before)
     one, two = results
