@@ -7,7 +7,7 @@ import pytest
 from conftest import VARIANTS, random_ids, random_model
 
 from minibrillm.config import ModelConfig
-from minibrillm.functional import energy, gelu, position_encoding, sigmoid
+from minibrillm.functional import Rounding, energy, gelu, position_encoding, sigmoid
 from minibrillm.graph import TokenGraph
 from minibrillm.model import BriLLM
 from minibrillm.reference import edges_between
@@ -58,6 +58,25 @@ def test_gradients_are_those_of_central_differences(variant: str, sampled: bool)
         assert np.abs(numeric).max() > 1e-6, f"{name} has no influence: nothing was tested"
         error = np.abs(gradients[name] - numeric).max() / np.abs(numeric).max()
         assert error < 1e-6, f"{name}: relative error {error:.1e}"
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_gradients_of_rounded_probabilities_are_right_on_average(variant: str) -> None:
+    model, n = random_model(VARIANTS[variant]), 200
+    tokens = tokens_for(model)
+    loss, exact = model.loss_and_gradients(tokens)
+    mean = {name: np.zeros_like(gradient) for name, gradient in exact.items()}
+    far = 0.0
+    for k in range(n):
+        rounding = Rounding(0.2, np.full((3, 7), (k + 0.5) / n))
+        rounded_loss, rounded = model.loss_and_gradients(tokens, rounding=rounding)
+        assert rounded_loss == loss
+        for name, gradient in rounded.items():
+            mean[name] += gradient / n
+            far = max(far, float(np.abs(gradient - exact[name]).max()))
+    assert far > 1e-3
+    for name, gradient in exact.items():
+        assert np.abs(mean[name] - gradient).max() < 0.05 * np.abs(gradient).max(), name
 
 
 @pytest.mark.parametrize("backend", ["numpy", "numba"])

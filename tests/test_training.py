@@ -197,9 +197,11 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path: Path, backend: str) -> Non
 
 
 @BACKENDS
-@pytest.mark.parametrize("negatives", [0, 3])
-def test_a_resumed_run_is_the_same_run(tmp_path: Path, backend: str, negatives: int) -> None:
-    changes = {"steps": 8, "evaluate_every": 3, "checkpoint_every": 5, "negatives": negatives}
+@pytest.mark.parametrize("setting", [{}, {"negatives": 3}, {"round_below": 0.05}], ids=str)
+def test_a_resumed_run_is_the_same_run(
+    tmp_path: Path, backend: str, setting: dict[str, Any]
+) -> None:
+    changes = {"steps": 8, "evaluate_every": 3, "checkpoint_every": 5, **setting}
     train(begin(tmp_path / "at once", tiny(backend=backend), **changes))
     with pytest.raises(Interrupted):
         train(begin(tmp_path / "halves", tiny(backend=backend), **changes), stop_at(4))
@@ -673,14 +675,22 @@ def test_negatives_reach_the_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[np.ndarray] = []
     plain = trainer.learner.loss_and_gradients
 
-    def watch(tokens: np.ndarray, candidates: Any = None, weights: Any = None) -> Any:
+    def watch(tokens: np.ndarray, candidates: Any = None, *rest: Any, **named: Any) -> Any:
         if candidates is not None:
             seen.append(candidates)
-        return plain(tokens, candidates, weights)
+        return plain(tokens, candidates, *rest, **named)
 
     monkeypatch.setattr(trainer.learner, "loss_and_gradients", watch)
     train(trainer)
     assert [c.shape for c in seen] == [(4, 8, 4)]  # the target and 3 negatives
+
+
+def test_rounding_reaches_the_gradients_and_training_learns() -> None:
+    exact, rounded = (loose(tiny(prior="none"), round_below=below, **LEARN) for below in (0, 0.2))
+    histories = [train(trainer) for trainer in (exact, rounded)]
+    assert histories[0][0].train_loss == histories[1][0].train_loss
+    assert histories[0][0].gradient_norm != histories[1][0].gradient_norm
+    assert histories[1][-1].train_loss < 0.5 * histories[1][0].train_loss
 
 
 # a full disk
