@@ -34,6 +34,8 @@ from numba.core import cgutils
 from numba.core.codegen import get_host_cpu_features
 from numba.extending import intrinsic as _intrinsic
 from numba.extending import overload
+from numpy.polynomial import chebyshev
+from scipy.special import ndtr
 
 from minibrillm.functional import (
     SQUARES_BLOCK,
@@ -115,6 +117,17 @@ _A4, _A5 = _F(-1.453152027 / 2), _F(1.061405429 / 2)
 _DENSITY = 1 / math.sqrt(2 * math.pi)
 _DENSITY32 = _F(_DENSITY)
 _SQRT_HALF = math.sqrt(0.5)
+# (Φ(x) - ½) / x as a polynomial in u = 2 x² / reach² - 1, interpolated at Chebyshev's points;
+# beyond its reach Φ is 0 or 1. Error of gelu below 1e-7 |h|.
+_REACH, _DEGREE = 5.6, 16
+
+
+def _odd_part(u: Array) -> Array:
+    x = _REACH * np.sqrt((u + 1) / 2)
+    return (ndtr(x) - 0.5) / x
+
+
+_ODD_PART = chebyshev.cheb2poly(chebyshev.chebinterpolate(_odd_part, _DEGREE))
 
 
 @_jit(fastmath=_FLAGS, inline="always")
@@ -266,10 +279,7 @@ class _Emitter:
 
     def multiply_add(self, x: Any, y: Any, total: Any) -> None:
         """total += x y"""
-        name, kind = f"llvm.fmuladd.{self.suffix}", ir.FunctionType(self.vector, [self.vector] * 3)
-        function = cgutils.get_or_insert_function(self.builder.module, kind, name)
-        value = self.builder.call(function, [x, y, self.builder.load(total)])
-        self.builder.store(value, total)
+        self.builder.store(self.call("fmuladd", x, y, self.builder.load(total)), total)
 
     @contextmanager
     def each(self, n: Any, step: int) -> Iterator[Any]:
@@ -279,12 +289,32 @@ class _Emitter:
         ) as (index, _):
             yield index
 
-    def square_root(self, x: Any) -> Any:
-        kind = ir.FunctionType(self.vector, [self.vector])
-        name = f"llvm.sqrt.{self.suffix}"
-        return self.builder.call(
-            cgutils.get_or_insert_function(self.builder.module, kind, name), [x]
+    def call(self, name: str, *arguments: Any) -> Any:
+        """One of LLVM's own functions, of vectors."""
+        kind = ir.FunctionType(self.vector, [self.vector] * len(arguments))
+        function = cgutils.get_or_insert_function(
+            self.builder.module, kind, f"llvm.{name}.{self.suffix}"
         )
+        return self.builder.call(function, arguments)
+
+    def number(self, x: float) -> Any:
+        """A vector of one constant."""
+        return ir.Constant(self.vector, [float(x)] * self.lanes)
+
+    def square_root(self, x: Any) -> Any:
+        return self.call("sqrt", x)
+
+    def gelu(self, h: Any) -> Any:
+        """h Φ(h) = h/2 + |h| (Φ(|h|) - ½), without a division (`_ODD_PART`)."""
+        size = self.call("fabs", h)
+        x = self.call("minnum", size, self.number(_REACH))
+        square = self.builder.fmul(x, x)
+        u = self.call("fma", square, self.number(2 / _REACH**2), self.number(-1))
+        value = self.number(_ODD_PART[-1])
+        for coefficient in _ODD_PART[-2::-1]:
+            value = self.call("fma", value, u, self.number(coefficient))
+        half = self.builder.fmul(h, self.number(0.5))
+        return self.call("fma", size, self.builder.fmul(x, value), half)
 
     def lane_sums(self, vectors: list[Any]) -> Any:
         """One vector whose lane i is the sum of all lanes of vector i, of as many as it has lanes.
@@ -550,26 +580,34 @@ def _norms(h: Any, k: Any, d: Any, e: Any) -> None:
     e[:k] = np.sqrt((h[: k * d].reshape(k, d) ** 2).sum(axis=1))
 
 
-@intrinsic
-def _norms_compiled(typing: Any, h: Any, k: Any, d: Any, e: Any) -> Any:
-    """Of as many segments at once as a vector has lanes; K must be a multiple of that."""
+def _make_norms(of: Callable[[_Emitter, Any], Any]) -> Any:
+    """Norms of f(h_k), of as many segments at once as a vector has lanes; K a multiple of that."""
 
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        emit = _Emitter(context, builder, signature.args[0].dtype)
-        segments, out = (emit.data(signature.args[i], args[i]) for i in (0, 3))
-        _, k, d, _ = args
-        with emit.each(k, emit.lanes) as first:
-            totals = [emit.sum_variable() for _ in range(emit.lanes)]
-            place = emit.at(segments, builder.mul(first, d))
-            with emit.each(d, emit.lanes) as part:
-                for i, total in enumerate(totals):
-                    x = emit.load(emit.at(place, builder.mul(d, emit.count(i)), part))
-                    emit.multiply_add(x, x, total)
-            sums = emit.lane_sums([builder.load(total) for total in totals])
-            emit.store(emit.square_root(sums), emit.at(out, first))
-        return context.get_dummy_value()
+    @intrinsic
+    def compiled(typing: Any, h: Any, k: Any, d: Any, e: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            emit = _Emitter(context, builder, signature.args[0].dtype)
+            segments, out = (emit.data(signature.args[i], args[i]) for i in (0, 3))
+            _, k, d, _ = args
+            with emit.each(k, emit.lanes) as first:
+                totals = [emit.sum_variable() for _ in range(emit.lanes)]
+                place = emit.at(segments, builder.mul(first, d))
+                with emit.each(d, emit.lanes) as part:
+                    for i, total in enumerate(totals):
+                        x = emit.load(emit.at(place, builder.mul(d, emit.count(i)), part))
+                        y = of(emit, x)
+                        emit.multiply_add(y, y, total)
+                sums = emit.lane_sums([builder.load(total) for total in totals])
+                emit.store(emit.square_root(sums), emit.at(out, first))
+            return context.get_dummy_value()
 
-    return types.void(h, types.intp, types.intp, e), generate
+        return types.void(h, types.intp, types.intp, e), generate
+
+    return compiled
+
+
+_norms_compiled = _make_norms(lambda emit, x: x)
+_gelu_norms_compiled = _make_norms(lambda emit, x: emit.gelu(x))
 
 
 @overload(_norms)
@@ -581,6 +619,30 @@ def _norms_overload(h: Any, k: Any, d: Any, e: Any) -> Any:
         _norms_compiled(h, whole, d, e)
         for j in range(whole, k):
             e[j] = math.sqrt(_dot_compiled(h, j * d, h, j * d, d))
+
+    return call
+
+
+def _gelu_norms(h: Any, k: Any, d: Any, e: Any) -> None:
+    """e_k = ‖gelu(h_k)‖, for flat arrays h (K d) and e (K,); h is lost."""
+    for j in range(k * d):
+        h[j] *= _cdf_pdf(h[j])[0]
+    _norms(h, k, d, e)
+
+
+@overload(_gelu_norms)
+def _gelu_norms_overload(h: Any, k: Any, d: Any, e: Any) -> Any:
+    single, lanes = h.dtype == types.float32, _VECTOR_BYTES // 4
+
+    def call(h: Any, k: Any, d: Any, e: Any) -> None:
+        whole = k - k % lanes if single else 0
+        if single:
+            _gelu_norms_compiled(h, whole, d, e)
+        rest = h[whole * d : k * d]
+        for j in range(rest.size):
+            cdf, _ = _cdf_pdf(rest[j])
+            rest[j] *= cdf
+        _norms(rest, k - whole, d, e[whole:])
 
     return call
 
@@ -1081,7 +1143,8 @@ class _Work(NamedTuple):
     start: Array  # (G + 1,) first position of each source
     bin_start: Array  # (_BINS + 1,) first source of each bin
     share: Array  # (M,) weight of each position in the mean loss
-    log_prior: Array  # (M, V) π of every target, or (0, V): that of the source
+    place: Array  # (M,) where a position was before it was sorted
+    log_prior: Array  # (M, V), by place, π of every target; or (0, V): that of the source
     below: float  # probabilities below are rounded at random
     draws: Array  # (M,) for that; (0,): no rounding
 
@@ -1210,12 +1273,8 @@ def _weigh_columns(prior: _Prior, u: int, targets: Array, classes: bool, out: Ar
 
 @_jit(fastmath=_FLAGS)
 def _hear(h: Array, e: Array) -> None:
-    """One position: pre-activations h (K d) become gelu, e (K,) energies (eq. 4-5)."""
-    d = h.size // e.size
-    for j in range(h.size):
-        cdf, _ = _cdf_pdf(h[j])
-        h[j] *= cdf
-    _norms(h, e.size, d, e)
+    """One position: energies e (K,) of pre-activations h (K d), which are lost (eq. 4-5)."""
+    _gelu_norms(h, e.size, h.size // e.size, e)
 
 
 @_jit(fastmath=_FLAGS)
@@ -1362,7 +1421,7 @@ def _compete_in_bin(
                         work.columns[first + r], work.column_priors[first + r], log_weight
                     )
                 elif work.log_prior.shape[0] > 0:
-                    _copy_to(log_weight, 0, work.log_prior[first + r], 0, n_columns)
+                    _copy_to(log_weight, 0, work.log_prior[work.place[first + r]], 0, n_columns)
                 c.nll[first + r] = _judge(work, first + r, e, log_weight, scale)
                 if c.gradient:
                     _scale_columns(row, scale, d_bias)
@@ -1543,7 +1602,7 @@ def _judge_block(c: _Targets, memory: Array, block: int) -> None:
         if c.work.columns.shape[1] > 0:
             _candidate_weights(c.work.columns[r], c.work.column_priors[r], log_weight)
         elif c.work.log_prior.shape[0] > 0:
-            _copy_to(log_weight, 0, c.work.log_prior[r], 0, n_nodes)
+            _copy_to(log_weight, 0, c.work.log_prior[c.work.place[r]], 0, n_nodes)
         elif u != known:
             _weigh_columns(c.prior, u, none, False, log_weight)
             known = u
@@ -1840,7 +1899,7 @@ def _slice(work: _Work, first: int, last: int) -> _Work:
     low = np.searchsorted(work.start, first, side="right") - 1
     high = np.searchsorted(work.start, last, side="left")
     start = np.clip(work.start[low : high + 1], first, last) - first
-    groups = ("source", "start", "bin_start", "below")
+    groups = ("source", "start", "bin_start", "log_prior", "below")
     rows = {name: getattr(work, name)[first:last] for name in work._fields if name not in groups}
     return work._replace(source=work.source[low:high], start=start, **rows)
 
@@ -1904,13 +1963,12 @@ def _work(
 
     rows = np.empty((0, graph.n_nodes), dtype)
     if log_prior is not None:
-        rows = np.empty((len(u), graph.n_nodes), dtype)
-        _gather(np.ascontiguousarray(log_prior.reshape(rows.shape), dtype), order, rows)
+        rows = np.ascontiguousarray(log_prior.reshape(len(u), -1), dtype)
 
     def prior(targets: Array) -> Array:
         if log_prior is None:
             return graph.log_prior(u[:, None], targets).astype(dtype)
-        return np.take_along_axis(rows, targets, axis=1)
+        return rows[order[:, None], targets]
 
     chosen, priors = np.empty((len(u), 0), np.int64), np.empty((len(u), 0), dtype)
     if candidates is not None:
@@ -1929,6 +1987,7 @@ def _work(
         start,
         bin_start,
         position_shares(weights, len(u)).astype(dtype)[order],
+        order,
         rows,
         0.0 if rounding is None else rounding.below,
         np.empty(0) if rounding is None else rounding.draws.reshape(-1)[order],
@@ -2120,22 +2179,22 @@ def _prior_row(
     g: _Ngrams, near: _Prior, u: int, context: Array, weight: float, p: Array, row: Array
 ) -> None:
     """One row of `prior_rows`; p (V,) is scratch."""
-    p[:] = p.dtype.type(1 / p.size)
-    for k in range(context.size + 1):
-        here = g.contexts_at[k]
-        if k > 0:
-            if context[k - 1] < 0:
-                break
-            here += context[k - 1]
-        backoff = g.backoff[here]
-        for v in range(p.size):
-            p[v] *= backoff
+    known = 0  # how many orders have this context
+    while known < context.size and context[known] >= 0:
+        known += 1
+    # From the longest context to none: what each order leaves to those below it.
+    left = p.dtype.type(1)
+    p[:] = 0
+    for k in range(known, -1, -1):
+        here = g.contexts_at[k] + (context[k - 1] if k > 0 else 0)
         for j in range(g.first[here], g.last[here]):
-            p[g.targets[j]] += g.share[j]
+            p[g.targets[j]] += left * g.share[j]
+        left *= g.backoff[here]
+    left /= p.dtype.type(p.size)
     _weigh_columns(near, u, g.targets[:0], False, row)
     rest = row.dtype.type(1) - weight
     for v in range(p.size):
-        row[v] = weight * _log(p[v]) + rest * row[v]
+        row[v] = weight * _log(p[v] + left) + rest * row[v]
 
 
 @_jit(parallel=True)
