@@ -291,7 +291,7 @@ def _train(trainer: Trainer) -> None:
 # Chosen on the validation split: how much of the time each language gets, the batch and the decay
 # (strong for Chinese, which has a thousand nodes to learn from the same pieces), and a beginning.
 _DEMO: dict[str, tuple[float, dict[str, Any], str]] = {
-    "zh": (0.7, {"batch_size": 32, "weight_decay": 6.0}, "一天早上"),
+    "zh": (0.7, {"batch_size": 32, "weight_decay": 6.0, "round_below": 1 / 64}, "一天早上"),
     "en": (0.3, {"batch_size": 128, "weight_decay": 1.0}, "One morning"),
 }
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numba
 import numpy as np
 
-from minibrillm.config import MANY_NODES, ModelConfig, TrainConfig
+from minibrillm.config import MANY_NODES, ROUND_BELOW, ModelConfig, TrainConfig
 from minibrillm.corpus import Corpus, join_documents, split_corpus
 from minibrillm.errors import UserError
 from minibrillm.evaluation import WINDOW, stream_loss, window_loss
@@ -527,10 +527,13 @@ _LETTERS: tuple[dict[str, Any], ...] = (
     {"d_node": 64, "weight_decay": 1.0},
 )
 _LETTERS_LONG = (_LETTERS[2], {"d_node": 64, "weight_decay": 1.5}, _LETTERS[0])
-_MANY: tuple[dict[str, Any], ...] = (
-    {"d_node": 16, "batch_size": 32, "weight_decay": 0.5},
-    {"d_node": 32, "batch_size": 32, "weight_decay": 6.0},
-    {"d_node": 24, "batch_size": 32, "weight_decay": 2.0},
+_MANY: tuple[dict[str, Any], ...] = tuple(
+    {"batch_size": 32, "round_below": ROUND_BELOW, **own}
+    for own in (
+        {"d_node": 16, "weight_decay": 1.5, "prior_weight": 0.6},
+        {"d_node": 32, "weight_decay": 6.0},
+        {"d_node": 24, "weight_decay": 3.0},
+    )
 )
 _LONG = 5.0  # minutes
 
@@ -546,6 +549,8 @@ def _ours(
 ) -> Iterator[Model]:
     """``mini`` or ``mini7``."""
     grid = _our_grid(task)[:n_candidates]
+    if ModelConfig.preset(preset).prior != "ngrams":
+        grid = tuple({k: x for k, x in own.items() if k != "prior_weight"} for own in grid)
     yield _brillm(task, preset, f"BriLLM {preset}", grid, note)
 
 
@@ -571,10 +576,10 @@ def _brillm(
 
 
 def _train_preset(task: Task, preset: str, changes: dict[str, Any], seed: int) -> Trainer:
-    width = {name: value for name, value in changes.items() if name == "d_node"}
-    others = {name: value for name, value in changes.items() if name not in width}
+    of_model = {name: value for name, value in changes.items() if hasattr(ModelConfig, name)}
+    others = {name: value for name, value in changes.items() if name not in of_model}
     training = TrainConfig.preset(preset, minutes=task.minutes, **others)
-    return train_brillm(task, ModelConfig.preset(preset, **width), training, seed)
+    return train_brillm(task, ModelConfig.preset(preset, **of_model), training, seed)
 
 
 def train_brillm(task: Task, config: ModelConfig, training: TrainConfig, seed: int) -> Trainer:
@@ -586,7 +591,7 @@ def train_brillm(task: Task, config: ModelConfig, training: TrainConfig, seed: i
     except UserError as error:
         raise LeftOut(str(error)) from None
     model = BriLLM.create(config, task.tokenizer, graph, seed=seed)
-    trainer = Trainer(model, train, task.ids["validation"], training)
+    trainer = Trainer(model, train, task.ids["validation"], training, count_evaluations=False)
     trainer.train(progress_bar=False)
     return trainer
 

@@ -345,6 +345,7 @@ _TRAIN_PRESETS: dict[str, dict[str, Any]] = {
 
 
 MANY_NODES = 500  # above, what is right for letters takes too long
+ROUND_BELOW = 1 / 64  # then gradients of rare targets are drawn: half the time, a few percent noise
 
 
 def for_vocabulary(
@@ -354,12 +355,15 @@ def for_vocabulary(
     d_node: int | None = None,
     batch_size: int | None = None,
 ) -> tuple[ModelConfig, TrainConfig]:
-    """Settings that suit V nodes: many make ``mini`` narrower and its batches smaller.
+    """Settings that suit V nodes: many make ``mini`` narrower, its batches smaller, and small
+    probabilities rounded (`TrainConfig.round_below`).
 
     Every token costs V d², and every step the gradients of V matrices. What is given as ``d_node``
-    or ``batch_size`` stays as it is.
+    or ``batch_size`` stays as it is, and so does a rounding that is set.
     """
     if n_nodes > MANY_NODES and config.edges == "three_part":
         config = config.replace(d_node=d_node or 16)
-        training = training.replace(batch_size=batch_size or 32)
+        training = training.replace(
+            batch_size=batch_size or 32, round_below=training.round_below or ROUND_BELOW
+        )
     return config, training

@@ -120,14 +120,9 @@ _SQRT_HALF = math.sqrt(0.5)
 # (Φ(x) - ½) / x as a polynomial in u = 2 x² / reach² - 1, interpolated at Chebyshev's points;
 # beyond its reach Φ is 0 or 1. Error of gelu below 1e-7 |h|.
 _REACH, _DEGREE = 5.6, 16
-
-
-def _odd_part(u: Array) -> Array:
-    x = _REACH * np.sqrt((u + 1) / 2)
-    return (ndtr(x) - 0.5) / x
-
-
-_ODD_PART = chebyshev.cheb2poly(chebyshev.chebinterpolate(_odd_part, _DEGREE))
+_NODES = chebyshev.chebpts1(_DEGREE + 1)
+_X = _REACH * np.sqrt((_NODES + 1) / 2)
+_ODD_PART = chebyshev.cheb2poly(chebyshev.chebfit(_NODES, (ndtr(_X) - 0.5) / _X, _DEGREE))
 
 
 @_jit(fastmath=_FLAGS, inline="always")

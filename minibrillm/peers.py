@@ -322,8 +322,7 @@ def sliding_loss(model: Peer, ids: Array | Sequence[Array]) -> float:
 class PeerTrainer:
     """Trains a peer as `minibrillm.training.Trainer` trains ours: same batches, same clock.
 
-    But what is measured on the way does not count as time: it would take a GPT a tenth of a short
-    run, and ours next to nothing. AdamW decays matrices only. The moving average of the weights is
+    What is measured on the way does not count as time. AdamW decays matrices only. The moving average of the weights is
     evaluated; at the end the weights themselves replace it if their held-out loss is lower.
 
     Parameters

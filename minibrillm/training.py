@@ -177,6 +177,9 @@ class Trainer:
     config : TrainConfig
     run : Path, optional
         Folder for history and checkpoints; without it nothing is written.
+    count_evaluations : bool
+        Whether held-out evaluations on the way use up the ``minutes``, as they do for a user; not
+        where models are compared.
 
     Raises
     ------
@@ -191,8 +194,10 @@ class Trainer:
         heldout_ids: Array | Sequence[Array],
         config: TrainConfig,
         run: Path | None = None,
+        count_evaluations: bool = True,
     ) -> None:
         self.config = config
+        self.count_evaluations = count_evaluations
         self.run_folder = run
         self.train_ids = as_documents(train_ids)
         self.heldout_ids = as_documents(heldout_ids)
@@ -378,7 +383,10 @@ class Trainer:
                 last = self.progress >= 1
                 heldout = math.nan
                 if last or (config.evaluate_every and self.step % config.evaluate_every == 0):
+                    before = time.perf_counter()
                     heldout = self.heldout_loss()
+                    if not self.count_evaluations:
+                        began += time.perf_counter() - before
                     self.seconds = time.perf_counter() - began
                     last = self.progress >= 1  # the evaluation may have used up the time
                 record = Record(

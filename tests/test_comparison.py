@@ -18,7 +18,13 @@ from conftest import Command, is_refused
 
 from minibrillm import comparison
 from minibrillm.comparison import Comparison, Curve, Parts, Row, Task, compare, three_parts
-from minibrillm.config import MANY_NODES, ModelConfig, TrainConfig, for_vocabulary
+from minibrillm.config import (
+    MANY_NODES,
+    ROUND_BELOW,
+    ModelConfig,
+    TrainConfig,
+    for_vocabulary,
+)
 from minibrillm.corpus import Corpus
 from minibrillm.errors import UserError
 from minibrillm.evaluation import stream_loss
@@ -108,11 +114,14 @@ def test_many_nodes_make_mini_narrower_and_leave_the_others_alone() -> None:
         config, training = for_vocabulary(MANY_NODES + 1, *given)
         if preset == "mini":
             assert (config.d_node, training.batch_size) == (16, 32)
+            assert training.round_below == ROUND_BELOW
         else:
             assert (config, training) == given
     given = ModelConfig(), TrainConfig(steps=1)
     config, training = for_vocabulary(9999, *given, d_node=8, batch_size=5)
     assert (config.d_node, training.batch_size) == (8, 5)
+    given = ModelConfig(), TrainConfig(steps=1, round_below=0.1)
+    assert for_vocabulary(9999, *given)[1].round_below == 0.1
 
 
 # n-grams

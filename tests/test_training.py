@@ -693,6 +693,30 @@ def test_rounding_reaches_the_gradients_and_training_learns() -> None:
     assert histories[1][-1].train_loss < 0.5 * histories[1][0].train_loss
 
 
+def test_evaluations_take_no_time_where_they_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+
+    def tick(seconds: float, action: Callable[[], Any]) -> Callable[[], Any]:
+        def timed() -> Any:
+            clock[0] += seconds
+            return action()
+
+        return timed
+
+    seconds = []
+    for counted in (True, False):
+        model = tiny()
+        ids = model.tokenizer.encode(TEXT)
+        limits = config(steps=None, minutes=0.5, evaluate_every=1)
+        trainer = Trainer(model, ids[:-60], ids[-60:], limits, count_evaluations=counted)
+        monkeypatch.setattr("minibrillm.training.time.perf_counter", lambda: clock[0])
+        monkeypatch.setattr(trainer, "train_step", tick(2.0, trainer.train_step))
+        monkeypatch.setattr(trainer, "heldout_loss", tick(5.0, trainer.heldout_loss))
+        seconds.append([record.seconds for record in train(trainer)])
+    assert seconds[0] == [7, 14, 21, 28, 35]
+    assert seconds[1] == [2 * k for k in range(1, 16)]
+
+
 # a full disk
 
 FILL_THE_DISK = """
