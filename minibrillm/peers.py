@@ -322,8 +322,9 @@ def sliding_loss(model: Peer, ids: Array | Sequence[Array]) -> float:
 class PeerTrainer:
     """Trains a peer as `minibrillm.training.Trainer` trains ours: same batches, same clock.
 
-    What is measured on the way does not count as time. AdamW decays matrices only. The moving average of the weights is
-    evaluated; at the end the weights themselves replace it if their held-out loss is lower.
+    What is measured on the way does not count as time. AdamW decays matrices only. The moving
+    average of the weights is evaluated; at the end the weights themselves replace it if their
+    held-out loss is lower.
 
     Parameters
     ----------

@@ -160,6 +160,16 @@ def test_activation_in_single_precision_is_good_to_a_millionth() -> None:
     assert np.abs(phi - ndtr(single[inside].astype(np.float64))).max() < 1e-6
 
 
+def test_energies_in_single_precision_are_good_to_a_millionth() -> None:
+    h = np.concatenate([np.linspace(-14, 14, 16_000), np.geomspace(1e-8, 1e4, 80)])
+    h = np.random.default_rng(0).permutation(h)[:16_064].astype(np.float32)
+    n = len(h) // 16 - 3  # no whole number of vectors
+    exact = np.linalg.norm(gelu(h[: 16 * n].astype(np.float64)).reshape(n, 16), axis=1)
+    energies = np.empty(n, np.float32)
+    numba.njit(lambda h, e: kernels._gelu_norms(h, e.size, 16, e))(h, energies)
+    assert (np.abs(energies - exact) / np.maximum(1, exact)).max() < 1e-6
+
+
 def test_activation_in_double_precision_is_exact() -> None:
     h = np.linspace(-10, 10, 10_001)
     y, product = np.empty_like(h), np.empty_like(h)
