@@ -526,7 +526,11 @@ _LETTERS: tuple[dict[str, Any], ...] = (
     {"d_node": 32, "weight_decay": 1.0},
     {"d_node": 64, "weight_decay": 1.0},
 )
-_LETTERS_LONG = (_LETTERS[2], {"d_node": 64, "weight_decay": 1.5}, _LETTERS[0])
+_LETTERS_LONG: tuple[dict[str, Any], ...] = (
+    {"d_node": 64, "weight_decay": 1.5, "dropout": 0.2},
+    {"d_node": 64, "weight_decay": 1.5},
+    _LETTERS[0],
+)
 _MANY: tuple[dict[str, Any], ...] = tuple(
     {"batch_size": 32, "round_below": ROUND_BELOW, **own}
     for own in (

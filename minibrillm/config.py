@@ -266,6 +266,9 @@ class TrainConfig(_Record):
     negatives : int
         0: exact softmax over the vocabulary. k: the target and k negatives, the most frequent
         successors of each source (the released training).
+    dropout : float
+        Share of a signal's numbers that are set to 0 where it competes, the same ones along a
+        sequence (MODEL.md, "Dropout"): for long training on a small text.
     round_below : float
         Targets less probable than this are rounded at random, to 0 or to it, before gradients
         are made (MODEL.md, eq. 11b): no bias, some noise, and with many nodes much less work.
@@ -289,6 +292,7 @@ class TrainConfig(_Record):
     clip_norm: float = 1.0
     average_decay: float = 0.995
     negatives: int = 0
+    dropout: float = 0.0
     round_below: float = 0.0
     evaluate_every: int = 200
     checkpoint_every: int = 200
@@ -309,7 +313,7 @@ class TrainConfig(_Record):
             self._check_number(name, float, 0)
         for name in ("learning_rate", "epsilon"):
             self._check_number(name, float, 0, open_low=True)
-        for name in ("beta1", "beta2", "average_decay", "round_below"):
+        for name in ("beta1", "beta2", "average_decay", "dropout", "round_below"):
             self._check_number(name, float, 0, 0.999999)
 
     @classmethod

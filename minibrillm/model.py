@@ -266,6 +266,7 @@ class BriLLM:
         candidates: Array | None = None,
         weights: Array | None = None,
         rounding: Rounding | None = None,
+        mask: Array | None = None,
     ) -> tuple[float, dict[str, Array]]:
         """The loss and its gradient with respect to every parameter, by name.
 
@@ -279,6 +280,9 @@ class BriLLM:
             sequence was filled up to the length of the others.
         rounding : Rounding, optional
             Gradients from rounded probabilities (MODEL.md, eq. 11b); the loss is exact.
+        mask : array (B, d), optional
+            What every signal of a sequence is multiplied by where it competes: dropout
+            (MODEL.md, "Dropout").
         """
         batch, ops = self._batch(tokens), self.operations
         candidates, weights = self._candidates(batch, candidates), self._weights(batch, weights)
@@ -289,12 +293,14 @@ class BriLLM:
             graph,
             config,
             batch,
-            path.incoming,
+            path.incoming if mask is None else path.incoming * mask[:, None],
             candidates=candidates,
             weights=weights,
             log_prior=self._rows(batch[:, :-1], None),
             rounding=rounding,
         )
+        if mask is not None:
+            found = found._replace(d_incoming=found.d_incoming * mask[:, None])
         gradients = ops.path_backward(self.parameters, graph, config, batch, path, found)
         return _mean(found.nll, weights), gradients
 

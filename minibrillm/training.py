@@ -341,8 +341,8 @@ class Trainer:
         candidates = None
         if self._successors is not None:
             candidates = with_negatives(tokens, self._successors)
-        rounding = self._rounding(tokens, self.rng)
-        loss, gradients = self.learner.loss_and_gradients(tokens, candidates, weights, rounding)
+        chance = self._chance(tokens, self.rng)
+        loss, gradients = self.learner.loss_and_gradients(tokens, candidates, weights, **chance)
         if math.isfinite(loss):
             norm = self.optimiser.update(gradients, self.step + 1, rate)
         if not (math.isfinite(loss) and math.isfinite(norm)):
@@ -406,16 +406,25 @@ class Trainer:
                     raise Interrupted(f"interrupted after step {self.step}")
         return self.history
 
-    def _rounding(self, tokens: Array, rng: np.random.Generator) -> Rounding | None:
-        below = self.config.round_below
-        return Rounding(below, rng.random(tokens[:, 1:].shape)) if below else None
+    def _chance(self, tokens: Array, rng: np.random.Generator) -> dict[str, Any]:
+        """What is drawn anew for each batch: dropout and rounding, if the run has them."""
+        config, drawn = self.config, {}
+        if config.dropout:
+            parameters = self.learner.parameters
+            dtype, d = next(iter(parameters.values())).dtype, self.learner.config.d_node
+            kept = rng.random((len(tokens), d)) >= config.dropout
+            drawn["mask"] = kept.astype(dtype) / dtype.type(1 - config.dropout)
+        if config.round_below:
+            draws = rng.random(tokens[:, 1:].shape)
+            drawn["rounding"] = Rounding(config.round_below, draws)
+        return drawn
 
     def _warm_up(self) -> None:
         """Compile what the loop calls, before the clock starts."""
         # A whole batch: which kernels compete depends on its size.
         rng = np.random.default_rng(0)
         tokens, _ = self.windows.draw(self.config.batch_size, rng)
-        self.learner.loss_and_gradients(tokens, rounding=self._rounding(tokens, rng))
+        self.learner.loss_and_gradients(tokens, **self._chance(tokens, rng))
         self.model.nll(tokens)
         arrays = [np.zeros(1, next(iter(self.model.parameters.values())).dtype) for _ in range(5)]
         self.learner.operations.adamw(*arrays, 1.0, 1, 0.0, 0.0, 0.5, 0.5, 1e-8, 0.5)

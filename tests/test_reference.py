@@ -60,6 +60,30 @@ def test_gradients_are_those_of_central_differences(variant: str, sampled: bool)
         assert error < 1e-6, f"{name}: relative error {error:.1e}"
 
 
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_gradients_with_dropout_are_those_of_central_differences(
+    variant: str, backend: str
+) -> None:
+    model, rng = random_model(VARIANTS[variant], backend=backend), np.random.default_rng(8)
+    tokens = tokens_for(model)
+    mask = (rng.random((3, model.config.d_node)) > 0.3) / 0.7
+    loss, gradients = model.loss_and_gradients(tokens, mask=mask)
+    assert loss != model.loss(tokens)
+    step = 1e-5
+    for name, parameter in model.parameters.items():
+        flat, gradient = parameter.reshape(-1), gradients[name].reshape(-1)
+        for index in rng.choice(flat.size, min(flat.size, 8), replace=False):
+            kept = flat[index]
+            flat[index] = kept + step
+            up, _ = model.loss_and_gradients(tokens, mask=mask)
+            flat[index] = kept - step
+            down, _ = model.loss_and_gradients(tokens, mask=mask)
+            flat[index] = kept
+            slope = (up - down) / (2 * step)
+            assert abs(gradient[index] - slope) < 1e-6 * np.abs(gradient).max() + 1e-9, name
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_gradients_of_rounded_probabilities_are_right_on_average(variant: str) -> None:
     model, n = random_model(VARIANTS[variant]), 200

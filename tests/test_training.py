@@ -197,7 +197,9 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path: Path, backend: str) -> Non
 
 
 @BACKENDS
-@pytest.mark.parametrize("setting", [{}, {"negatives": 3}, {"round_below": 0.05}], ids=str)
+@pytest.mark.parametrize(
+    "setting", [{}, {"negatives": 3}, {"round_below": 0.05, "dropout": 0.3}], ids=str
+)
 def test_a_resumed_run_is_the_same_run(
     tmp_path: Path, backend: str, setting: dict[str, Any]
 ) -> None:
@@ -691,6 +693,28 @@ def test_rounding_reaches_the_gradients_and_training_learns() -> None:
     assert histories[0][0].train_loss == histories[1][0].train_loss
     assert histories[0][0].gradient_norm != histories[1][0].gradient_norm
     assert histories[1][-1].train_loss < 0.5 * histories[1][0].train_loss
+
+
+def test_dropout_masks_a_share_of_the_signals_and_training_learns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trainer = loose(tiny(prior="none"), dropout=0.25, **LEARN)
+    masks: list[np.ndarray] = []
+    plain = trainer.learner.loss_and_gradients
+
+    def watch(*rest: Any, mask: np.ndarray, **named: Any) -> Any:
+        masks.append(mask)
+        return plain(*rest, mask=mask, **named)
+
+    monkeypatch.setattr(trainer.learner, "loss_and_gradients", watch)
+    history = train(trainer)
+    assert history[-1].train_loss < 0.5 * history[0].train_loss
+    drawn = np.array(masks)
+    assert drawn.shape[1:] == (8, 8)  # sequences, d
+    assert drawn.dtype == np.float32
+    assert set(np.unique(drawn)) == {0, np.float32(4 / 3)}
+    assert (drawn == 0).mean() == pytest.approx(0.25, abs=0.03)
+    assert np.unique(drawn.reshape(len(drawn), -1), axis=0).shape[0] == len(drawn)
 
 
 def test_evaluations_take_no_time_where_they_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
