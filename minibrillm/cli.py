@@ -98,6 +98,13 @@ def train(
     ] = None,
     sequence_length: Annotated[int | None, typer.Option(help="Edges a sequence crosses.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    weight_decay: Annotated[
+        float | None, typer.Option(help="More for small texts and long training.")
+    ] = None,
+    dropout: Annotated[
+        float | None,
+        typer.Option(help="Share of each signal that is dropped where it competes (0)."),
+    ] = None,
     negatives: Annotated[
         int | None, typer.Option(help="Train with k negatives, not the exact softmax (0).")
     ] = None,
@@ -118,6 +125,8 @@ def train(
         "batch_size": batch_size,
         "sequence_length": sequence_length,
         "learning_rate": learning_rate,
+        "weight_decay": weight_decay,
+        "dropout": dropout,
         "negatives": negatives,
         "checkpoint_every": checkpoint_every,
     }

@@ -159,7 +159,8 @@ def test_every_option_reaches_the_run(
     options: dict[str, object] = {"steps": 2, "minutes": 9, "seed": 5, "backend": "numpy"}
     options |= {"tokenizer": "bpe", "vocab-size": 262, "heldout": 0.3, "d-node": 3}
     options |= {"min-count": 2, "batch-size": 3, "sequence-length": 7, "learning-rate": 0.004}
-    options |= {"negatives": 2, "checkpoint-every": 1, "preset": preset, "out": tmp_path / "run"}
+    options |= {"weight-decay": 0.25, "dropout": 0.5, "negatives": 2, "checkpoint-every": 1}
+    options |= {"preset": preset, "out": tmp_path / "run"}
     out = tmp_path / "run"
     pairs = [part for name, value in options.items() for part in (f"--{name}", value)]
     assert minibrillm("train", text, *pairs).code == 0
@@ -167,7 +168,8 @@ def test_every_option_reaches_the_run(
     assert (model.config.d_node, model.config.min_count) == (3, 2)
     assert (model.tokenizer.kind, model.tokenizer.n_nodes) == ("bpe", 262)
     expected = {"steps": 2, "minutes": 9.0, "seed": 5, "batch_size": 3, "sequence_length": 7}
-    expected |= {"learning_rate": 0.004, "negatives": 2, "checkpoint_every": 1}
+    expected |= {"learning_rate": 0.004, "weight_decay": 0.25, "dropout": 0.5}
+    expected |= {"negatives": 2, "checkpoint_every": 1}
     assert expected.items() <= training.items()
     ids = load_file(out / "text.safetensors")
     heldout = model.tokenizer.decode(ids["heldout"])
@@ -455,6 +457,8 @@ BAD_TRAINING = {
     "--sequence-length 100000": "shorter than one sequence",
     "--learning-rate 0": "learning_rate is 0",
     "--learning-rate nan": "learning_rate is nan",
+    "--weight-decay -1": "weight_decay is -1",
+    "--dropout 1": "dropout is 1",
     "--negatives -1": "negatives is -1",
     "--checkpoint-every -1": "checkpoint_every is -1",
     "--seed -1": "seed is -1",
