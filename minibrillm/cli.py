@@ -300,7 +300,7 @@ def _train(trainer: Trainer) -> None:
 # Chosen on the validation split: how much of the time each language gets, the batch and the decay
 # (strong for Chinese, which has a thousand nodes to learn from the same pieces), and a beginning.
 _DEMO: dict[str, tuple[float, dict[str, Any], str]] = {
-    "zh": (0.7, {"batch_size": 32, "weight_decay": 6.0, "round_below": 1 / 64}, "一天早上"),
+    "zh": (0.7, {"batch_size": 32, "weight_decay": 6.0}, "一天早上"),
     "en": (0.3, {"batch_size": 128, "weight_decay": 1.0}, "One morning"),
 }
 
@@ -316,7 +316,7 @@ def demo(
     backend: Backend = "numba",
 ) -> None:
     """Train on the bundled pieces, in Chinese and in English, no network, and write in both."""
-    from minibrillm.config import TrainConfig
+    from minibrillm.config import TrainConfig, for_vocabulary
     from minibrillm.corpus import bundled_documents
     from minibrillm.evaluation import evaluate as score
     from minibrillm.model import BriLLM
@@ -329,6 +329,8 @@ def demo(
         )
         train_texts, test_texts = (bundled_documents(s, (language,)) for s in ("train", "test"))
         model = BriLLM.from_text(train_texts, "mini7", seed=seed, backend=backend)
+        size, batch_size = model.config.d_node, config.batch_size
+        _, config = for_vocabulary(model.graph.n_nodes, model.config, config, size, batch_size)
         ids = _encode(model.tokenizer, train_texts), _encode(model.tokenizer, test_texts)
         trainers[language] = (
             Trainer(model, *ids, config)

@@ -1939,11 +1939,8 @@ def _work(
     log_prior: Array | None,
     rounding: Rounding | None,
     width: int,
-) -> tuple[_Work, Array]:
-    """Sort the positions by bin and source, and look up the column of each target.
-
-    Returns the work and the order: sorted position k was flat position ``order[k]``.
-    """
+) -> _Work:
+    """Sort the positions by bin and source, and look up the column of each target."""
     _, n, d = incoming.shape
     dtype, three_part = incoming.dtype, config.edges == "three_part"
     columns = np.full(graph.n_nodes, graph.n_nodes) if three_part else graph.out_degree + 1
@@ -1971,7 +1968,7 @@ def _work(
         chosen, priors = column(u[:, None], those), prior(those)
     signals = np.empty((len(u), width), dtype)
     _gather(_pad(incoming.reshape(-1, d), width), order, signals)
-    work = _Work(
+    return _Work(
         signals,
         encoding,
         column(u, v),
@@ -1987,7 +1984,6 @@ def _work(
         0.0 if rounding is None else rounding.below,
         np.empty(0) if rounding is None else rounding.draws.reshape(-1)[order],
     )
-    return work, order
 
 
 @_jit(parallel=True)
@@ -2035,7 +2031,7 @@ def compete(
     n_streams, n, d = incoming.shape
     dtype, n_nodes = incoming.dtype, graph.n_nodes
     width = _width(config, dtype)
-    work, order = _work(
+    work = _work(
         graph, config, tokens, incoming, first, candidates, weights, log_prior, rounding, width
     )
     three_part = config.edges == "three_part"
@@ -2043,11 +2039,11 @@ def compete(
     gradients: dict[str, Array] = {}
     if gradient:
         gradients = {name: _zeros_like(array) for name, array in parameters.items()}
-    nll = np.empty(len(order), dtype)
-    d_signals = np.empty((len(order) if gradient else 0, width), dtype)
+    nll = np.empty(len(work.place), dtype)
+    d_signals = np.empty((len(nll) if gradient else 0, width), dtype)
     edges = _edges(parameters, config, width)
     d_edges = _edges(gradients, config, width) if gradient else edges
-    if three_part and _apart(n_nodes * width * width, len(order) / len(work.source)):
+    if three_part and _apart(n_nodes * width * width, len(nll) / len(work.source)):
         _run_targets(edges, d_edges, _prior(graph, config), work, graph, gradient, nll, d_signals)
     else:
         n_columns = n_nodes if three_part else int(graph.out_degree.max()) + 1
@@ -2072,10 +2068,10 @@ def compete(
             _add_up(common_weight, weight)
             _add_up(common_bias, bias)
     out_nll, d_incoming = np.empty_like(nll), np.empty((len(d_signals), d), dtype)
-    out_nll[order] = nll
+    out_nll[work.place] = nll
     if gradient:
         _keep_gradients(gradients, d_edges, config, width)
-        _scatter(d_signals, order, d_incoming)
+        _scatter(d_signals, work.place, d_incoming)
         d_incoming = d_incoming.reshape(incoming.shape)
     return Competition(out_nll.reshape(n_streams, n), d_incoming, gradients)
 
