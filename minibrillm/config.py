@@ -146,7 +146,7 @@ class ModelConfig(_Record):
     prior_order : int
         n, the tokens of an n-gram, the next one included (prior ``ngrams`` only).
     prior_weight : float
-        κ, the n-gram's share in that mean (prior ``ngrams`` only).
+        What training starts from for κ, the n-gram's share in that mean (prior ``ngrams`` only).
     min_count : int
         How often a bigram must be seen to have an edge (or synapse) of its own.
     max_positions : int
@@ -227,6 +227,8 @@ class ModelConfig(_Record):
             shapes["position_logits"] = (self.max_positions,)
         elif self.memory == "leaky":
             shapes["decay_logit"] = (d,)
+        if self.prior == "ngrams":
+            shapes["context_trust"] = (self.prior_order,)
         return shapes
 
     def n_parameters(self, n_nodes: int, n_edges: int) -> int:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from minibrillm.config import ModelConfig
+    from minibrillm.ngram import KneserNey
 
 Array = np.ndarray
 
@@ -157,6 +158,21 @@ class Competition(NamedTuple):
     nll: Array  # (B, n) −log p(x_{i+1})
     d_incoming: Array  # (B, n, d), empty without gradients
     gradients: dict[str, Array]  # by parameter name, empty without gradients
+
+
+class PriorRows(NamedTuple):
+    """π of an n-gram prior at every position, and what its κ learn from (eq. 9b)."""
+
+    log_prior: Array  # (B, n, V)
+    change: Array  # (B, n, V) its derivative in κ: what the longer context changes
+    length: Array  # (B, n) l, how many tokens of context the counts know
+
+
+class LeftOut(NamedTuple):
+    """Counts as training must see them: without the very places that are to be foretold."""
+
+    truth: Array  # (B, n) the tokens that follow
+    bigrams: KneserNey  # of the training text, order 2: what the Hebbian prior was made of
 
 
 class Rounding(NamedTuple):

@@ -41,7 +41,9 @@ from minibrillm.functional import (
     SQUARES_BLOCK,
     SQUARES_LANES,
     Competition,
+    LeftOut,
     Path,
+    PriorRows,
     Rounding,
     Schedule,
     State,
@@ -1140,6 +1142,8 @@ class _Work(NamedTuple):
     share: Array  # (M,) weight of each position in the mean loss
     place: Array  # (M,) where a position was before it was sorted
     log_prior: Array  # (M, V), by place, π of every target; or (0, V): that of the source
+    change: Array  # (M, V), by place, its derivative in κ
+    d_trust: Array  # (M,), by place, dloss/dκ
     below: float  # probabilities below are rounded at random
     draws: Array  # (M,) for that; (0,): no rounding
 
@@ -1336,6 +1340,13 @@ def _round_at_random(p: Array, below: float, draw: float) -> None:
 def _judge(work: _Work, r: int, e: Array, log_weight: Array, scale: Array) -> float:
     """−log p of the true target; ``scale`` becomes dloss/dE over E for every column (eq. 11)."""
     normaliser = _softmax(e, log_weight, scale)
+    place = work.place[r]
+    if work.d_trust.size > 0:
+        change, total = work.change[place], scale.dtype.type(0)
+        known = change[work.true_column[r]]
+        for k in range(scale.size):
+            total += scale[k] * (change[k] - known)
+        work.d_trust[place] = work.share[r] * total
     if work.draws.size > 0:
         _round_at_random(scale, work.below, work.draws[r])
     true = work.true_column[r]
@@ -1894,8 +1905,8 @@ def _slice(work: _Work, first: int, last: int) -> _Work:
     low = np.searchsorted(work.start, first, side="right") - 1
     high = np.searchsorted(work.start, last, side="left")
     start = np.clip(work.start[low : high + 1], first, last) - first
-    groups = ("source", "start", "bin_start", "log_prior", "below")
-    rows = {name: getattr(work, name)[first:last] for name in work._fields if name not in groups}
+    whole = ("source", "start", "bin_start", "log_prior", "change", "d_trust", "below")
+    rows = {name: getattr(work, name)[first:last] for name in work._fields if name not in whole}
     return work._replace(source=work.source[low:high], start=start, **rows)
 
 
@@ -1936,8 +1947,9 @@ def _work(
     first: int,
     candidates: Array | None,
     weights: Array | None,
-    log_prior: Array | None,
+    log_prior: PriorRows | None,
     rounding: Rounding | None,
+    gradient: bool,
     width: int,
 ) -> _Work:
     """Sort the positions by bin and source, and look up the column of each target."""
@@ -1953,9 +1965,10 @@ def _work(
     def column(source: Array, target: Array) -> Array:
         return target if three_part else graph.column(source, target)
 
-    rows = np.empty((0, graph.n_nodes), dtype)
+    rows = change = np.empty((0, graph.n_nodes), dtype)
     if log_prior is not None:
-        rows = np.ascontiguousarray(log_prior.reshape(len(u), -1), dtype)
+        rows = log_prior.log_prior.reshape(len(u), -1)
+        change = log_prior.change.reshape(len(u), -1)
 
     def prior(targets: Array) -> Array:
         if log_prior is None:
@@ -1981,6 +1994,8 @@ def _work(
         position_shares(weights, len(u)).astype(dtype)[order],
         order,
         rows,
+        change,
+        np.empty(len(change) * gradient, dtype),
         0.0 if rounding is None else rounding.below,
         np.empty(0) if rounding is None else rounding.draws.reshape(-1)[order],
     )
@@ -2024,7 +2039,7 @@ def compete(
     candidates: Array | None = None,
     weights: Array | None = None,
     gradient: bool = True,
-    log_prior: Array | None = None,
+    log_prior: PriorRows | None = None,
     rounding: Rounding | None = None,
 ) -> Competition:
     """As `minibrillm.reference.compete`."""
@@ -2032,7 +2047,17 @@ def compete(
     dtype, n_nodes = incoming.dtype, graph.n_nodes
     width = _width(config, dtype)
     work = _work(
-        graph, config, tokens, incoming, first, candidates, weights, log_prior, rounding, width
+        graph,
+        config,
+        tokens,
+        incoming,
+        first,
+        candidates,
+        weights,
+        log_prior,
+        rounding,
+        gradient,
+        width,
     )
     three_part = config.edges == "three_part"
 
@@ -2072,6 +2097,9 @@ def compete(
     if gradient:
         _keep_gradients(gradients, d_edges, config, width)
         _scatter(d_signals, work.place, d_incoming)
+        if log_prior is not None:
+            d_trust = gradients["context_trust"]
+            d_trust += np.bincount(log_prior.length.reshape(-1), work.d_trust, d_trust.size)
         d_incoming = d_incoming.reshape(incoming.shape)
     return Competition(out_nll.reshape(n_streams, n), d_incoming, gradients)
 
@@ -2083,10 +2111,13 @@ class _Ngrams(NamedTuple):
     """The levels of `KneserNey`, one after the other: those of order k + 1 from ``at[k]`` on."""
 
     targets: Array  # (Σ N_k,) last token of each k-gram
+    counts: Array  # (Σ N_k,)
     share: Array  # (Σ N_k,)
     first: Array  # (Σ N_{k-1},) place of each context's first k-gram
     last: Array  # and the place after its last
-    backoff: Array  # (Σ N_{k-1},)
+    total: Array  # (Σ N_{k-1},)
+    taken: Array  # (Σ N_{k-1},)
+    discounts: Array  # (n, 4) D(0) … D(3)
     grams_at: Array  # (n,)
     contexts_at: Array  # (n,)
 
@@ -2102,10 +2133,13 @@ def _flat(ngrams: KneserNey, dtype: Any) -> _Ngrams:
         firsts = [level.first + k for level, k in zip(levels, at[:-1], strict=True)]
         held = ngrams.__dict__[name] = _Ngrams(
             np.concatenate([level.keys % n for level in levels]).astype(np.int32),
+            np.concatenate([level.counts for level in levels]).astype(np.int32),
             np.concatenate([level.share for level in levels]).astype(dtype),
             np.concatenate([first[:-1] for first in firsts]),
             np.concatenate([first[1:] for first in firsts]),
-            np.concatenate([level.backoff for level in levels]).astype(dtype),
+            np.concatenate([level.total for level in levels]),
+            np.concatenate([level.taken for level in levels]),
+            np.array([[0.0, *level.discounts] for level in levels]),
             at[:-1],
             contexts,
         )
@@ -2148,6 +2182,15 @@ def _log_overload(x: Any) -> Any:
 
 
 @_jit()
+def _after(g: _Ngrams, k: int, context: int, token: int) -> int:
+    """Place of the (k+1)-gram that is a context of k tokens and a token after it; -1: not seen."""
+    first = g.first[g.contexts_at[k] + context]
+    after = g.targets[first : g.last[g.contexts_at[k] + context]]  # ascending
+    j = np.searchsorted(after, token)
+    return first + j if j < after.size and after[j] == token else -1
+
+
+@_jit()
 def _find_contexts(g: _Ngrams, tokens: Array, contexts: Array) -> None:
     """Which k-gram ends at each token of one stream, as `KneserNey.grams`: (T, n)."""
     for i in range(tokens.size):
@@ -2158,34 +2201,100 @@ def _find_contexts(g: _Ngrams, tokens: Array, contexts: Array) -> None:
             contexts[i, k] = -1
             if before < 0:
                 continue  # nor is any longer one known, but all entries are to be written
-            first = g.first[g.contexts_at[k] + before]
-            after = g.targets[first : g.last[g.contexts_at[k] + before]]  # ascending
-            place = np.searchsorted(after, tokens[i])
-            if place < after.size and after[place] == tokens[i]:
-                contexts[i, k] = first + place - g.grams_at[k]
+            place = _after(g, k, before, tokens[i])
+            if place >= 0:
+                contexts[i, k] = place - g.grams_at[k]
+
+
+@_jit(fastmath=_FLAGS)
+def _ngram_row(g: _Ngrams, context: Array, truth: int, p: Array) -> int:
+    """p (V,) of every target after one context; returns how many of its tokens were of use.
+
+    ``truth``: the token that follows, whose place is not to be counted; -1: all counts.
+    """
+    known = 0  # tokens of the context that were seen
+    while known < context.size and context[known] >= 0:
+        known += 1
+    loses = known + 1  # the lowest order at which the place takes one from a count
+    if truth >= 0:
+        for k in range(known, -1, -1):
+            place = _after(g, k, context[k - 1] if k > 0 else 0, truth)
+            if place < 0 or g.counts[place] == 0:  # 0: the text begins so, nothing is before it
+                continue
+            loses = k
+            if g.counts[place] > 1:
+                break
+    # From the longest context to none: what each order leaves to those below it.
+    left, length = 1.0, -1
+    p[:] = 0
+    for k in range(known, -1, -1):
+        before = context[k - 1] if k > 0 else 0
+        here = g.contexts_at[k] + before
+        total, taken = g.total[here], g.taken[here]
+        place, true_share = -1, 0.0
+        if k >= loses:
+            place = _after(g, k, before, truth)
+        if place >= 0 and g.counts[place] == 0:
+            place = -1
+        if place >= 0:
+            count, discount = g.counts[place], g.discounts[k]
+            total -= 1
+            taken += discount[min(count - 1, 3)] - discount[min(count, 3)]
+            true_share = count - 1 - discount[min(count - 1, 3)]
+        if total <= 0:
+            continue
+        length = max(length, k)
+        target = 0 if place < 0 else g.targets[place]
+        kept = p[target] + p.dtype.type(left * true_share / total)
+        times = p.dtype.type(left * g.total[here] / total)
+        for j in range(g.first[here], g.last[here]):
+            p[g.targets[j]] += times * g.share[j]
+        if place >= 0:
+            p[target] = kept
+        left *= taken / total
+    rest = p.dtype.type(left / p.size)
+    for v in range(p.size):
+        p[v] += rest
+    return max(length, 0)
+
+
+@_jit(fastmath=_FLAGS)
+def _mix(trust: float, far: Array, near: Array, out: Array, change: Array) -> None:
+    """π (V,) of one position from the n-gram's p and the Hebbian prior's log p, which is lost."""
+    for v in range(out.size):
+        change[v] = _log(far[v]) - near[v]
+        out[v] = near[v] + trust * change[v]
+
+
+class _Rows(NamedTuple):
+    """What `prior_rows` reads and writes; M positions."""
+
+    sources: Array  # (M,)
+    contexts: Array  # (M, n - 1)
+    truth: Array  # (M,) what follows, not to be counted; (0,): all counts
+    trust: Array  # (n,)
+    p: Array  # (threads, 2, V)
+    log_prior: Array  # (M, V)
+    change: Array  # (M, V)
+    length: Array  # (M,)
 
 
 @_jit(fastmath=_FLAGS)
 def _prior_row(
-    g: _Ngrams, near: _Prior, u: int, context: Array, weight: float, p: Array, row: Array
+    g: _Ngrams, bigrams: _Ngrams, hebbian: _Prior, x: _Rows, memory: Array, m: int
 ) -> None:
-    """One row of `prior_rows`; p (V,) is scratch."""
-    known = 0  # how many orders have this context
-    while known < context.size and context[known] >= 0:
-        known += 1
-    # From the longest context to none: what each order leaves to those below it.
-    left = p.dtype.type(1)
-    p[:] = 0
-    for k in range(known, -1, -1):
-        here = g.contexts_at[k] + (context[k - 1] if k > 0 else 0)
-        for j in range(g.first[here], g.last[here]):
-            p[g.targets[j]] += left * g.share[j]
-        left *= g.backoff[here]
-    left /= p.dtype.type(p.size)
-    _weigh_columns(near, u, g.targets[:0], False, row)
-    rest = row.dtype.type(1) - weight
-    for v in range(p.size):
-        row[v] = weight * _log(p[v] + left) + rest * row[v]
+    """One row of `prior_rows`."""
+    far, near = memory[0], memory[1]
+    if x.truth.size > 0:
+        length = _ngram_row(g, x.contexts[m], x.truth[m], far)
+        _ngram_row(bigrams, x.contexts[m, :1], x.truth[m], near)
+        for v in range(near.size):
+            near[v] = _log(near[v])
+    else:
+        length = _ngram_row(g, x.contexts[m], -1, far)
+        _weigh_columns(hebbian, x.sources[m], x.sources[:0], False, near)
+    _mix(x.trust[length], far, near, x.log_prior[m], x.change[m])
+    x.length[m] = length
 
 
 @_jit(parallel=True)
@@ -2195,33 +2304,47 @@ def _run_contexts(g: _Ngrams, tokens: Array, contexts: Array) -> None:
 
 
 @_jit(parallel=True)
-def _run_prior_rows(
-    g: _Ngrams, near: _Prior, sources: Array, contexts: Array, weight: float, p: Array, out: Array
-) -> None:
-    for m in prange(len(out)):
-        _prior_row(g, near, sources[m], contexts[m], weight, p[numba.get_thread_id()], out[m])
+def _run_prior_rows(g: _Ngrams, bigrams: _Ngrams, hebbian: _Prior, x: _Rows) -> None:
+    for m in prange(x.length.size):
+        _prior_row(g, bigrams, hebbian, x, x.p[numba.get_thread_id()], np.int64(m))
 
 
 @_serial
-def prior_rows(graph: TokenGraph, weight: float, tokens: Array, n: int, dtype: type) -> Array:
+def prior_rows(
+    graph: TokenGraph, trust: Array, tokens: Array, n: int, left_out: LeftOut | None = None
+) -> PriorRows:
     """As `minibrillm.reference.prior_rows`."""
     assert graph.ngrams is not None
-    flat, near, n_nodes = _flat(graph.ngrams, dtype), _near(graph), graph.n_nodes
+    dtype, n_nodes = trust.dtype, graph.n_nodes
+    flat, hebbian = _flat(graph.ngrams, dtype), _near(graph)
+    bigrams, truth = flat, np.empty(0, np.int64)
+    if left_out is not None:
+        bigrams = _flat(left_out.bigrams, dtype)
+        truth = np.ascontiguousarray(left_out.truth, np.int64).reshape(-1)
     tokens = np.ascontiguousarray(tokens, np.int64)
     contexts = np.empty((*tokens.shape, graph.ngrams.order - 1), np.int64)
-    out: Array = np.empty((len(tokens) * n, n_nodes), dtype)
-    p = _scratch("p", (numba.get_num_threads(), n_nodes), dtype)
-    kappa = out.dtype.type(weight)
-    if len(tokens) == n == 1:  # as in generation: nothing to run in parallel, nor to compile for it
+    shape = len(tokens), n
+    last = slice(tokens.shape[1] - n, None)
+    if len(tokens) == 1:
         _find_contexts(flat, tokens[0], contexts[0])
-        _prior_row(flat, near, tokens[0, -1], contexts[0, -1], kappa, p[0], out[0])
     else:
         _run_contexts(flat, tokens, contexts)
-        last = slice(tokens.shape[1] - n, None)
-        sources = np.ascontiguousarray(tokens[:, last]).reshape(-1)
-        ends = np.ascontiguousarray(contexts[:, last]).reshape(len(out), -1)
-        _run_prior_rows(flat, near, sources, ends, kappa, p, out)
-    return out.reshape(len(tokens), n, n_nodes)
+    rows = _Rows(
+        np.ascontiguousarray(tokens[:, last]).reshape(-1),
+        np.ascontiguousarray(contexts[:, last]).reshape(-1, graph.ngrams.order - 1),
+        truth,
+        trust,
+        _scratch("p", (numba.get_num_threads(), 2, n_nodes), dtype),
+        np.empty((math.prod(shape), n_nodes), dtype),
+        np.empty((math.prod(shape), n_nodes), dtype),
+        np.empty(math.prod(shape), np.int64),
+    )
+    if len(rows.length) == 1:  # as in generation: nothing to run in parallel, nor to compile for it
+        _prior_row(flat, bigrams, hebbian, rows, rows.p[0], 0)
+    else:
+        _run_prior_rows(flat, bigrams, hebbian, rows)
+    log_prior, change = (x.reshape(*shape, n_nodes) for x in (rows.log_prior, rows.change))
+    return PriorRows(log_prior, change, rows.length.reshape(shape))
 
 
 # ---------------------------------------------------------------------------- energies, optimiser

@@ -13,9 +13,10 @@ import numpy as np
 from minibrillm.config import ModelConfig
 from minibrillm.corpus import join_documents
 from minibrillm.errors import UserError
-from minibrillm.functional import Path, Rounding, State
+from minibrillm.functional import LeftOut, Path, PriorRows, Rounding, State
 from minibrillm.generation import Sampling, generate
 from minibrillm.graph import TokenGraph
+from minibrillm.ngram import KneserNey
 from minibrillm.parameters import Parameters, check_parameters, initialise
 from minibrillm.tokenizer import Tokenizer, train_tokenizer
 
@@ -267,6 +268,7 @@ class BriLLM:
         weights: Array | None = None,
         rounding: Rounding | None = None,
         mask: Array | None = None,
+        bigrams: KneserNey | None = None,
     ) -> tuple[float, dict[str, Array]]:
         """The loss and its gradient with respect to every parameter, by name.
 
@@ -283,6 +285,10 @@ class BriLLM:
         mask : array (B, d), optional
             What every signal of a sequence is multiplied by where it competes: dropout
             (MODEL.md, "Dropout").
+        bigrams : KneserNey, optional
+            Of the training text, order 2. With them, an n-gram prior counts as if the tokens it
+            is to foretell had not been read: `tokens` must come from that text. Without a prior
+            ``ngrams`` they have no effect.
         """
         batch, ops = self._batch(tokens), self.operations
         candidates, weights = self._candidates(batch, candidates), self._weights(batch, weights)
@@ -296,7 +302,9 @@ class BriLLM:
             path.incoming if mask is None else path.incoming * mask[:, None],
             candidates=candidates,
             weights=weights,
-            log_prior=self._rows(batch[:, :-1], None),
+            log_prior=self._rows(
+                batch[:, :-1], left_out=LeftOut(batch[:, 1:], bigrams) if bigrams else None
+            ),
             rounding=rounding,
         )
         if mask is not None:
@@ -324,16 +332,18 @@ class BriLLM:
         tokens = np.asarray(tokens)
         if self.graph.ngrams is not None:
             streams = np.atleast_2d(tokens)
-            rows = self._rows(streams, None)
+            rows = self._rows(streams)
             assert rows is not None
-            return rows.astype(np.float64).reshape(*tokens.shape, -1)
+            return rows.log_prior.astype(np.float64).reshape(*tokens.shape, -1)
         if self.graph.prior is None:
             return np.zeros((*tokens.shape, self.graph.n_nodes))
         rows = np.array([self.graph.prior.row(int(u)) for u in tokens.ravel()])
         return rows.reshape(*tokens.shape, self.graph.n_nodes)
 
-    def _rows(self, tokens: Array, state: State | None) -> Array | None:
-        """π of an n-gram prior after each token of streams (B, T) -> (B, T, V), else None.
+    def _rows(
+        self, tokens: Array, state: State | None = None, left_out: LeftOut | None = None
+    ) -> PriorRows | None:
+        """π of an n-gram prior after each token of streams (B, T), else None.
 
         The streams stand at their first tokens, which the ``state`` has read already.
         """
@@ -342,10 +352,9 @@ class BriLLM:
         n = tokens.shape[1]
         if state is not None and state.recent is not None:
             tokens = np.concatenate([state.recent[:, :-1], tokens], axis=1)
-        dtype = next(iter(self.parameters.values())).dtype.type
-        weight = self.config.prior_weight
-        rows = self.operations.prior_rows(self.graph, weight, tokens, n, dtype)
-        return np.asarray(rows)
+        trust = self.parameters["context_trust"]
+        rows: PriorRows = self.operations.prior_rows(self.graph, trust, tokens, n, left_out)
+        return rows
 
     # ------------------------------------------------------------------------------- streaming
 

@@ -216,33 +216,66 @@ class KneserNey:
             out[..., k] = rank
         return out
 
-    def log_rows(self, contexts: Array) -> Array:
-        """log p of every token after each of many contexts.
+    def log_rows(self, contexts: Array, left_out: Array | None = None) -> tuple[Array, Array]:
+        """log p of every token after each of many contexts, and how long these are.
 
         Parameters
         ----------
         contexts : integer array (M, n - 1)
             As `grams` names them: entry k - 1 is the k-gram that ends where the next token is
             asked for; -1: it was not seen, or there is none.
+        left_out : integer array (M, n), optional
+            As `grams` names the k-grams that end in the true next token: counted as if the place
+            where the longest of them ends had not been read (leave one out).
 
         Returns
         -------
-        float64 array (M, V), nats
+        float64 array (M, V), nats; int64 array (M,): the most tokens of a context (0 … n - 1) that
+        something follows in the training text
         """
-        p = np.full((len(contexts), self.n_nodes), 1 / self.n_nodes)
-        here = np.zeros(len(contexts), np.int64)  # rank of the context; the empty one has rank 0
+        m = len(contexts)
+        p = np.full((m, self.n_nodes), 1 / self.n_nodes)
+        length = np.zeros(m, np.int64)
+        here = np.zeros(m, np.int64)  # rank of the context; the empty one has rank 0
+        fewer = np.zeros((m, self.order), bool) if left_out is None else self._loses(left_out)
         for k, level in enumerate(self.levels):
             if k > 0:
                 here = contexts[:, k - 1]
             rows = np.flatnonzero(here >= 0)
             context = here[rows]
-            p[rows] *= level.backoff[context][:, None]
-            length = level.first[context + 1] - level.first[context]
-            owner = np.repeat(rows, length)  # of every k-gram that begins with the context
-            gram = np.arange(len(owner)) - np.repeat(np.cumsum(length) - length, length)
-            gram += np.repeat(level.first[context], length)
-            p[owner, level.keys[gram] % self.n_nodes] += level.share[gram]
-        return np.log(p)
+            total, taken = level.total[context], level.taken[context]
+            if left_out is not None:
+                less, true = fewer[rows, k], level.counts[left_out[rows, k]]
+                total = total - less
+                taken = taken + less * (level.discount(true - 1) - level.discount(true))
+            known = total > 0
+            rows, context, total, taken = (x[known] for x in (rows, context, total, taken))
+            length[rows] = k
+            p[rows] *= (taken / total)[:, None]
+            many = level.first[context + 1] - level.first[context]
+            owner = np.repeat(np.arange(len(rows)), many)  # of every k-gram after the context
+            gram = np.arange(len(owner)) - np.repeat(np.cumsum(many) - many, many)
+            gram += level.first[context][owner]
+            count = level.counts[gram]
+            if left_out is not None:
+                count = count - (fewer[rows, k][owner] & (gram == left_out[rows, k][owner]))
+            share = (count - level.discount(count)) / total[owner]
+            p[rows[owner], level.keys[gram] % self.n_nodes] += share
+        return np.log(p), length
+
+    def _loses(self, left_out: Array) -> Array:
+        """At which orders a place that is left out takes one from its k-gram's count, (M, n).
+
+        At the longest that is known. Below, a count is a number of distinct tokens seen before:
+        it shrinks only if the k-gram one longer is gone altogether.
+        """
+        out = np.zeros(left_out.shape, bool)
+        goes = np.ones(len(left_out), bool)
+        for k in reversed(range(self.order)):
+            known, count = left_out[:, k] >= 0, self.levels[k].counts[left_out[:, k]]
+            out[:, k] = goes & known & (count > 0)  # 0: the text begins so, nothing is before it
+            goes &= ~known | (count <= 1)
+        return out
 
 
 def loss_by_order(

@@ -34,7 +34,7 @@ def initialise(
     Weights are uniform in ± ``config.initial_range`` (synapses zero, so that an edge starts as
     axon + dendrite). Biases are uniform likewise, but zero for the parts of a three-part edge.
     ρ is spread evenly over [-2, 3]: time constants from 0.5 to 21 steps. α starts at 0, a plain
-    mean.
+    mean; κ at ``config.prior_weight``.
 
     Parameters
     ----------
@@ -53,6 +53,8 @@ def initialise(
     for name, shape in config.shapes(n_nodes, n_edges).items():
         if name == "decay_logit":
             array = np.linspace(-2, 3, shape[0]).astype(dtype)
+        elif name == "context_trust":
+            array = np.full(shape, config.prior_weight, dtype)
         elif name in _ZERO_AT_FIRST:
             array = np.zeros(shape, dtype)
         else:
@@ -74,7 +76,7 @@ def decays(name: str) -> bool:
 
     The matrices of edges decay (private, shared, axon, dendrite, synapse) and so does a
     synapse's bias, since a synapse is an addition that must earn its place. Other biases,
-    λ and α do not.
+    λ, α and κ do not.
     """
     return name.endswith("weight") or name == "synapse_bias"
 

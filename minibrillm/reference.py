@@ -23,7 +23,9 @@ from minibrillm.functional import (
     SQUARES_LANES,
     Competition,
     Groups,
+    LeftOut,
     Path,
+    PriorRows,
     Rounding,
     State,
     energy,
@@ -281,7 +283,7 @@ def compete(
     candidates: Array | None = None,
     weights: Array | None = None,
     gradient: bool = True,
-    log_prior: Array | None = None,
+    log_prior: PriorRows | None = None,
     rounding: Rounding | None = None,
 ) -> Competition:
     """Let all neighbours of every node answer, and compare them with the true next token (softmax).
@@ -301,7 +303,7 @@ def compete(
         How much each position counts in the mean loss, at least 0; without it, all the same.
     gradient : bool
         Also find the gradients of the mean loss (eq. 10-13).
-    log_prior : array (B, n, V), optional
+    log_prior : PriorRows, optional
         π of every target at every position (`prior_rows`; three-part edges only); without it,
         that of the graph, which depends on the source alone.
     rounding : Rounding, optional
@@ -333,8 +335,9 @@ def compete(
             chosen = candidates.reshape(n_streams * n, -1)[rows]  # (N, C)
             column = column_of(graph, config, u, chosen)
         if log_prior is not None:
-            own = log_prior.reshape(n_streams * n, -1)[rows]  # (N, V)
-            log_weights = np.take_along_axis(own, np.broadcast_to(chosen, column.shape), axis=1)
+            chosen = np.broadcast_to(chosen, column.shape)
+            own = log_prior.log_prior.reshape(n_streams * n, -1)[rows]  # (N, V)
+            log_weights = np.take_along_axis(own, chosen, axis=1)
             true_log_weight = own[index, truth[rows]]
         else:
             true_log_weight = graph.log_prior(u, truth[rows])
@@ -350,6 +353,12 @@ def compete(
             continue
 
         p = np.exp(logits - log_z[:, None])  # eq. 8
+        if log_prior is not None:
+            change = log_prior.change.reshape(n_streams * n, -1)[rows]  # (N, V)
+            expected = (p * np.take_along_axis(change, chosen, axis=1)).sum(axis=1)
+            d_trust = share[rows] * (expected - change[index, truth[rows]])  # eq. 11c
+            length = log_prior.length.reshape(-1)[rows]
+            np.add.at(gradients["context_trust"], length, d_trust)
         g = np.zeros_like(e)  # dE, (N, K), eq. 11
         np.add.at(g, (index[:, None], column), p.astype(e.dtype))
         if rounding is not None:
@@ -369,30 +378,52 @@ def compete(
     )
 
 
-def prior_rows(graph: TokenGraph, weight: float, tokens: Array, n: int, dtype: type) -> Array:
+def prior_rows(
+    graph: TokenGraph, trust: Array, tokens: Array, n: int, left_out: LeftOut | None = None
+) -> PriorRows:
     """π of an n-gram prior after each of the last n tokens of streams (eq. 9b).
 
     Parameters
     ----------
     graph : TokenGraph
         With both priors, ``prior`` and ``ngrams``.
-    weight : float
-        κ.
+    trust : array (n_order,)
+        κ_l of contexts of l tokens; its precision is that of the rows.
     tokens : integer array (B, T), T ≥ n
         The first T - n are context only.
-    dtype : float32 or float64
+    left_out : LeftOut, optional
+        In training: what follows, whose places in the text are not to be counted (T = n).
 
     Returns
     -------
-    array (B, n, V): κ log p_KN(v | all tokens so far) + (1 - κ) log p_KN(v | the last one)
+    PriorRows: κ_l log p_KN(v | all tokens so far) + (1 - κ_l) log p_KN(v | the last one) and so on
     """
     assert graph.ngrams is not None
     assert graph.prior is not None
-    last = slice(tokens.shape[1] - n, None)
-    contexts = graph.ngrams.grams(tokens)[:, last, :-1]  # (B, n, order - 1)
-    far = graph.ngrams.log_rows(contexts.reshape(-1, graph.ngrams.order - 1))
-    near = np.array([graph.prior.row(int(u)) for u in tokens[:, last].ravel()])
-    return (weight * far + (1 - weight) * near).astype(dtype).reshape(len(tokens), n, -1)
+    last = slice(tokens.shape[1] - n, tokens.shape[1])
+    if left_out is None:
+        far, length = graph.ngrams.log_rows(_flat(graph.ngrams.grams(tokens)[:, last, :-1]))
+        near = np.array([graph.prior.row(int(u)) for u in tokens[:, last].ravel()])
+    else:
+        path = np.concatenate([tokens, left_out.truth[:, -1:]], axis=1)
+        rows = []
+        for counts in (graph.ngrams, left_out.bigrams):
+            grams = counts.grams(path)  # (B, n + 1, order)
+            rows.append(counts.log_rows(_flat(grams[:, :-1, :-1]), _flat(grams[:, 1:])))
+        (far, length), (near, _) = rows
+    change = far - near
+    log_prior = near + trust[length][:, None] * change
+    shape = len(tokens), n, graph.n_nodes
+    return PriorRows(
+        log_prior.astype(trust.dtype).reshape(shape),
+        change.astype(trust.dtype).reshape(shape),
+        length.reshape(shape[:2]),
+    )
+
+
+def _flat(grams: Array) -> Array:
+    """(B, n, K) -> (B n, K)"""
+    return grams.reshape(-1, grams.shape[-1])
 
 
 def energies(

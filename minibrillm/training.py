@@ -33,6 +33,7 @@ from minibrillm.errors import UserError
 from minibrillm.evaluation import WINDOW, window_loss
 from minibrillm.functional import Rounding
 from minibrillm.model import BriLLM
+from minibrillm.ngram import KneserNey
 from minibrillm.optim import AdamW, learning_rate
 from minibrillm.parameters import Parameters, check_parameters
 
@@ -217,6 +218,9 @@ class Trainer:
         self._successors = (
             most_frequent_successors(model, config.negatives + 1) if config.negatives else None
         )
+        self._bigrams = None  # what an n-gram prior is made blind with (`LeftOut`)
+        if model.config.prior == "ngrams":
+            self._bigrams = KneserNey.fit(self.train_ids, model.graph.n_nodes, 2)
         self._stop_requested = False
         self._saved_step = -1
         limit = model.max_positions
@@ -342,7 +346,9 @@ class Trainer:
         if self._successors is not None:
             candidates = with_negatives(tokens, self._successors)
         chance = self._chance(tokens, self.rng)
-        loss, gradients = self.learner.loss_and_gradients(tokens, candidates, weights, **chance)
+        loss, gradients = self.learner.loss_and_gradients(
+            tokens, candidates, weights, bigrams=self._bigrams, **chance
+        )
         if math.isfinite(loss):
             norm = self.optimiser.update(gradients, self.step + 1, rate)
         if not (math.isfinite(loss) and math.isfinite(norm)):
@@ -424,7 +430,9 @@ class Trainer:
         # A whole batch: which kernels compete depends on its size.
         rng = np.random.default_rng(0)
         tokens, _ = self.windows.draw(self.config.batch_size, rng)
-        self.learner.loss_and_gradients(tokens, **self._chance(tokens, rng))
+        self.learner.loss_and_gradients(
+            tokens, bigrams=self._bigrams, **self._chance(tokens, rng)
+        )
         self.model.nll(tokens)
         arrays = [np.zeros(1, next(iter(self.model.parameters.values())).dtype) for _ in range(5)]
         self.learner.operations.adamw(*arrays, 1.0, 1, 0.0, 0.0, 0.5, 0.5, 1e-8, 0.5)

@@ -251,6 +251,56 @@ def test_rows_are_the_distributions_after_every_context() -> None:
     grams = model.grams(np.stack([other, other[::-1]]))
     assert grams.shape == (2, 80, 4)
     for stream, its in zip((other, other[::-1]), grams, strict=True):
-        rows = np.exp(model.log_rows(its[:-1, :-1]))
+        rows, length = model.log_rows(its[:-1, :-1])
+        rows = np.exp(rows)
         for i, row in enumerate(rows):
             np.testing.assert_allclose(row, model.conditional(stream[: i + 1]), rtol=1e-12)
+
+
+def left_out_by_hand(ids: list[int], place: int, n_nodes: int, model: KneserNey) -> np.ndarray:
+    """The distribution before ``place``, from counts of all n-grams but the one that ends there."""
+    n = model.order
+    seen = [tuple(ids[i - n + 1 : i + 1]) for i in range(n - 1, len(ids))]
+    shorter = [tuple(ids[: k + 1]) for k in range(n - 1)]  # at the start, where no n-gram ends
+    if place >= n - 1:
+        seen.remove(tuple(ids[place - n + 1 : place + 1]))
+    else:
+        shorter.remove(tuple(ids[: place + 1]))
+    p = np.full(n_nodes, 1 / n_nodes)
+    for k in range(1, n + 1):
+        # The top counts places; below, a gram counts once for each token seen before it.
+        longer = {g[-k - 1 :] for g in [*seen, *shorter] if len(g) > k}
+        counts = list(seen) if k == n else [g[1:] for g in longer]
+        context = tuple(ids[max(0, place - k + 1) : place])
+        after = np.bincount([g[-1] for g in counts if g[:-1] == context], minlength=n_nodes)
+        if len(context) < k - 1 or not after.sum():
+            continue
+        taken = np.array([0, *model.levels[k - 1].discounts])[np.minimum(after, 3)]
+        p = (after - taken + taken.sum() * p) / after.sum()
+    return p
+
+
+@pytest.mark.parametrize("order", [2, 3, 4])
+def test_leave_one_out_is_counting_without_the_place(order: int) -> None:
+    ids = zipf_text(np.random.default_rng(order), 120, 6)
+    model = KneserNey.fit(ids, 6, order)
+    grams = model.grams(ids)
+    rows, length = model.log_rows(grams[:-1, :-1], grams[1:])
+    rows = np.exp(rows)
+    np.testing.assert_allclose(rows.sum(axis=1), 1, rtol=1e-12)
+    for place in range(order - 1, len(ids)):
+        by_hand = left_out_by_hand(ids.tolist(), place, 6, model)
+        np.testing.assert_allclose(rows[place - 1], by_hand, rtol=1e-10, err_msg=str(place))
+
+
+def test_left_out_the_text_surprises_as_new_text_does() -> None:
+    """Counted on itself a text seems foretold; leave one out is honest."""
+    ids = zipf_text(np.random.default_rng(5), 4000, 12)
+    model = KneserNey.fit(ids[:2000], 12, 5)
+    grams, truth = model.grams(ids[:2000]), ids[1:2000]
+    index = np.arange(len(truth))
+    known = -model.log_rows(grams[:-1, :-1])[0][index, truth].mean()
+    honest = -model.log_rows(grams[:-1, :-1], grams[1:])[0][index, truth].mean()
+    new = -model.log_probabilities(ids[2000:]).mean()
+    assert known < 0.8 * new
+    assert honest == pytest.approx(new, rel=0.03)

@@ -154,7 +154,9 @@ def written_out(model: BriLLM, tokens: np.ndarray) -> np.ndarray:
                 weight, bias = edges_between(p, graph, config, u, np.array([v]))
                 answers.append(gelu(a @ weight[0] + bias[0] + encoding))
             logits = energy(np.array(answers))
-            far = config.prior_weight if graph.ngrams is not None else 0
+            far = 0.0
+            if graph.ngrams is not None:
+                far = p["context_trust"][known_context(graph, sequence[: i + 1])]
             if graph.prior is not None:
                 logits = logits + (1 - far) * graph.prior.row(int(u[0]))
             if graph.ngrams is not None:
@@ -163,6 +165,17 @@ def written_out(model: BriLLM, tokens: np.ndarray) -> np.ndarray:
             out.append(np.log(np.exp(logits).sum()) - logits[true])
             signals.append(answers[true])
     return np.reshape(out, (len(tokens), -1))
+
+
+def known_context(graph: TokenGraph, read: np.ndarray) -> int:
+    """How many of the last tokens are a context that something follows in the training text."""
+    assert graph.ngrams is not None
+    longest = min(len(read), graph.ngrams.order - 1)
+    for k in range(longest, 0, -1):
+        rank = graph.ngrams.grams(read[-k:])[-1, k - 1]
+        if rank >= 0 and graph.ngrams.levels[k].total[rank] > 0:
+            return k
+    return 0
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
