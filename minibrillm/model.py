@@ -330,11 +330,9 @@ class BriLLM:
         than the token itself.
         """
         tokens = np.asarray(tokens)
-        if self.graph.ngrams is not None:
-            streams = np.atleast_2d(tokens)
-            rows = self._rows(streams)
-            assert rows is not None
-            return rows.log_prior.astype(np.float64).reshape(*tokens.shape, -1)
+        wide = self._rows(np.atleast_2d(tokens))
+        if wide is not None:
+            return wide.log_prior.astype(np.float64).reshape(*tokens.shape, -1)
         if self.graph.prior is None:
             return np.zeros((*tokens.shape, self.graph.n_nodes))
         rows = np.array([self.graph.prior.row(int(u)) for u in tokens.ravel()])

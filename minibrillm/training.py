@@ -430,9 +430,7 @@ class Trainer:
         # A whole batch: which kernels compete depends on its size.
         rng = np.random.default_rng(0)
         tokens, _ = self.windows.draw(self.config.batch_size, rng)
-        self.learner.loss_and_gradients(
-            tokens, bigrams=self._bigrams, **self._chance(tokens, rng)
-        )
+        self.learner.loss_and_gradients(tokens, bigrams=self._bigrams, **self._chance(tokens, rng))
         self.model.nll(tokens)
         arrays = [np.zeros(1, next(iter(self.model.parameters.values())).dtype) for _ in range(5)]
         self.learner.operations.adamw(*arrays, 1.0, 1, 0.0, 0.0, 0.5, 0.5, 1e-8, 0.5)

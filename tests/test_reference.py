@@ -10,6 +10,7 @@ from minibrillm.config import ModelConfig
 from minibrillm.functional import Rounding, energy, gelu, position_encoding, sigmoid
 from minibrillm.graph import TokenGraph
 from minibrillm.model import BriLLM
+from minibrillm.ngram import KneserNey
 from minibrillm.reference import edges_between
 from minibrillm.tokenizer import CharacterTokenizer
 
@@ -62,23 +63,26 @@ def test_gradients_are_those_of_central_differences(variant: str, sampled: bool)
 
 @pytest.mark.parametrize("backend", ["numpy", "numba"])
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_gradients_with_dropout_are_those_of_central_differences(
+def test_gradients_with_dropout_and_left_out_counts_are_those_of_central_differences(
     variant: str, backend: str
 ) -> None:
     model, rng = random_model(VARIANTS[variant], backend=backend), np.random.default_rng(8)
     tokens = tokens_for(model)
     mask = (rng.random((3, model.config.d_node)) > 0.3) / 0.7
-    loss, gradients = model.loss_and_gradients(tokens, mask=mask)
+    bigrams = KneserNey.fit(tokens.reshape(-1), model.graph.n_nodes, 2)
+    loss, gradients = model.loss_and_gradients(tokens, mask=mask, bigrams=bigrams)
     assert loss != model.loss(tokens)
+    if model.graph.ngrams is not None:
+        assert loss != model.loss_and_gradients(tokens, mask=mask)[0]
     step = 1e-5
     for name, parameter in model.parameters.items():
         flat, gradient = parameter.reshape(-1), gradients[name].reshape(-1)
         for index in rng.choice(flat.size, min(flat.size, 8), replace=False):
             kept = flat[index]
             flat[index] = kept + step
-            up, _ = model.loss_and_gradients(tokens, mask=mask)
+            up, _ = model.loss_and_gradients(tokens, mask=mask, bigrams=bigrams)
             flat[index] = kept - step
-            down, _ = model.loss_and_gradients(tokens, mask=mask)
+            down, _ = model.loss_and_gradients(tokens, mask=mask, bigrams=bigrams)
             flat[index] = kept
             slope = (up - down) / (2 * step)
             assert abs(gradient[index] - slope) < 1e-6 * np.abs(gradient).max() + 1e-9, name

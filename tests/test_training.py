@@ -832,3 +832,27 @@ def test_an_infinite_gradient_changes_nothing(monkeypatch: pytest.MonkeyPatch) -
         trainer.train(progress_bar=False)
     for name, array in trainer.model.parameters.items():
         np.testing.assert_array_equal(array, before[name])
+
+
+def test_training_leaves_out_what_it_foretells_and_evaluation_does_not() -> None:
+    trainer = loose(tiny("mini7", prior_order=5), **LEARN | {"learning_rate": 1e-12})
+    seen = train(trainer)[0].train_loss
+    known = trainer.learner.loss(trainer.windows.ids[None])
+    assert seen > 1.2 * known  # this text repeats itself, and yet what was counted knew more
+
+
+def test_trust_in_contexts_is_learned_by_their_length() -> None:
+    """What comes after a only the token before it tells: x a b, z a d."""
+    rng = np.random.default_rng(0)
+    text = "".join("abc"[k] for k in rng.integers(0, 3, 60))
+    text = "".join(rng.choice(["xab", "yac", "zad"]) for _ in range(300)) + text
+    model = BriLLM.from_text(text, "mini7", d_node=8, backend="numpy", prior_order=3)
+    ids = model.tokenizer.encode(text)
+    settings = config(steps=40, batch_size=8, sequence_length=16, learning_rate=0.02)
+    trainer = Trainer(model, ids[:-60], ids[-60:], settings)
+    before = trainer.learner.parameters["context_trust"].copy()
+    np.testing.assert_array_equal(before, np.float32(model.config.prior_weight))
+    train(trainer)
+    after = trainer.learner.parameters["context_trust"]
+    assert after[2] > before[2] + 0.1  # x a: always b
+    assert after[0] == before[0]  # a context of no token at all never comes
