@@ -168,7 +168,7 @@ class PriorRows(NamedTuple):
     length: Array  # (B, n) l, how many tokens of context the counts know
 
 
-class LeftOut(NamedTuple):
+class Withheld(NamedTuple):
     """Counts as training must see them: without the very places that are to be foretold."""
 
     truth: Array  # (B, n) the tokens that follow

@@ -41,12 +41,12 @@ from minibrillm.functional import (
     SQUARES_BLOCK,
     SQUARES_LANES,
     Competition,
-    LeftOut,
     Path,
     PriorRows,
     Rounding,
     Schedule,
     State,
+    Withheld,
     gelu_derivative,
     memory_schedule,
     memory_schedule_backward,
@@ -2311,16 +2311,16 @@ def _run_prior_rows(g: _Ngrams, bigrams: _Ngrams, hebbian: _Prior, x: _Rows) -> 
 
 @_serial
 def prior_rows(
-    graph: TokenGraph, trust: Array, tokens: Array, n: int, left_out: LeftOut | None = None
+    graph: TokenGraph, trust: Array, tokens: Array, n: int, withheld: Withheld | None = None
 ) -> PriorRows:
     """As `minibrillm.reference.prior_rows`."""
     assert graph.ngrams is not None
     dtype, n_nodes = trust.dtype, graph.n_nodes
     flat, hebbian = _flat(graph.ngrams, dtype), _near(graph)
     bigrams, truth = flat, np.empty(0, np.int64)
-    if left_out is not None:
-        bigrams = _flat(left_out.bigrams, dtype)
-        truth = np.ascontiguousarray(left_out.truth, np.int64).reshape(-1)
+    if withheld is not None:
+        bigrams = _flat(withheld.bigrams, dtype)
+        truth = np.ascontiguousarray(withheld.truth, np.int64).reshape(-1)
     tokens = np.ascontiguousarray(tokens, np.int64)
     contexts = np.empty((*tokens.shape, graph.ngrams.order - 1), np.int64)
     shape = len(tokens), n

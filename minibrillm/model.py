@@ -13,7 +13,7 @@ import numpy as np
 from minibrillm.config import ModelConfig
 from minibrillm.corpus import join_documents
 from minibrillm.errors import UserError
-from minibrillm.functional import LeftOut, Path, PriorRows, Rounding, State
+from minibrillm.functional import Path, PriorRows, Rounding, State, Withheld
 from minibrillm.generation import Sampling, generate
 from minibrillm.graph import TokenGraph
 from minibrillm.ngram import KneserNey
@@ -303,7 +303,7 @@ class BriLLM:
             candidates=candidates,
             weights=weights,
             log_prior=self._rows(
-                batch[:, :-1], left_out=LeftOut(batch[:, 1:], bigrams) if bigrams else None
+                batch[:, :-1], withheld=Withheld(batch[:, 1:], bigrams) if bigrams else None
             ),
             rounding=rounding,
         )
@@ -339,7 +339,7 @@ class BriLLM:
         return rows.reshape(*tokens.shape, self.graph.n_nodes)
 
     def _rows(
-        self, tokens: Array, state: State | None = None, left_out: LeftOut | None = None
+        self, tokens: Array, state: State | None = None, withheld: Withheld | None = None
     ) -> PriorRows | None:
         """π of an n-gram prior after each token of streams (B, T), else None.
 
@@ -351,7 +351,7 @@ class BriLLM:
         if state is not None and state.recent is not None:
             tokens = np.concatenate([state.recent[:, :-1], tokens], axis=1)
         trust = self.parameters["context_trust"]
-        rows: PriorRows = self.operations.prior_rows(self.graph, trust, tokens, n, left_out)
+        rows: PriorRows = self.operations.prior_rows(self.graph, trust, tokens, n, withheld)
         return rows
 
     # ------------------------------------------------------------------------------- streaming

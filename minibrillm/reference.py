@@ -23,11 +23,11 @@ from minibrillm.functional import (
     SQUARES_LANES,
     Competition,
     Groups,
-    LeftOut,
     Path,
     PriorRows,
     Rounding,
     State,
+    Withheld,
     energy,
     energy_backward,
     gelu,
@@ -379,7 +379,7 @@ def compete(
 
 
 def prior_rows(
-    graph: TokenGraph, trust: Array, tokens: Array, n: int, left_out: LeftOut | None = None
+    graph: TokenGraph, trust: Array, tokens: Array, n: int, withheld: Withheld | None = None
 ) -> PriorRows:
     """π of an n-gram prior after each of the last n tokens of streams (eq. 9b).
 
@@ -391,7 +391,7 @@ def prior_rows(
         κ_l of contexts of l tokens; its precision is that of the rows.
     tokens : integer array (B, T), T ≥ n
         The first T - n are context only.
-    left_out : LeftOut, optional
+    withheld : Withheld, optional
         In training: what follows, whose places in the text are not to be counted (T = n).
 
     Returns
@@ -401,13 +401,13 @@ def prior_rows(
     assert graph.ngrams is not None
     assert graph.prior is not None
     last = slice(tokens.shape[1] - n, tokens.shape[1])
-    if left_out is None:
+    if withheld is None:
         far, length = graph.ngrams.log_rows(_flat(graph.ngrams.grams(tokens)[:, last, :-1]))
         near = np.array([graph.prior.row(int(u)) for u in tokens[:, last].ravel()])
     else:
-        path = np.concatenate([tokens, left_out.truth[:, -1:]], axis=1)
+        path = np.concatenate([tokens, withheld.truth[:, -1:]], axis=1)
         rows = []
-        for counts in (graph.ngrams, left_out.bigrams):
+        for counts in (graph.ngrams, withheld.bigrams):
             grams = counts.grams(path)  # (B, n + 1, order)
             rows.append(counts.log_rows(_flat(grams[:, :-1, :-1]), _flat(grams[:, 1:])))
         (far, length), (near, _) = rows

@@ -218,7 +218,7 @@ class Trainer:
         self._successors = (
             most_frequent_successors(model, config.negatives + 1) if config.negatives else None
         )
-        self._bigrams = None  # what an n-gram prior is made blind with (`LeftOut`)
+        self._bigrams = None  # what an n-gram prior is made blind with (`Withheld`)
         if model.config.prior == "ngrams":
             self._bigrams = KneserNey.fit(self.train_ids, model.graph.n_nodes, 2)
         self._stop_requested = False

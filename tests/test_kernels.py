@@ -18,9 +18,9 @@ from minibrillm import kernels, reference
 from minibrillm.config import ModelConfig
 from minibrillm.functional import (
     SQUARES_BLOCK,
-    LeftOut,
     PriorRows,
     Rounding,
+    Withheld,
     gelu,
     gelu_derivative,
 )
@@ -152,10 +152,10 @@ def test_rows_that_leave_out_what_follows_agree_with_the_reference(
     ids = random_ids(4000, 30, np.random.default_rng(0))
     graph = TokenGraph.from_ids(ids, 30, order=5)
     path = np.stack([ids[:41], ids[1000:1041], ids[-41:]])
-    left_out = LeftOut(path[:, 1:], KneserNey.fit(ids, 30, 2))
+    withheld = Withheld(path[:, 1:], KneserNey.fit(ids, 30, 2))
     trust = np.array([0.3, 0.5, 0.7, 0.9, 1.1])
-    theirs = reference.prior_rows(graph, trust, path[:, :-1], 40, left_out)
-    ours = kernels.prior_rows(graph, trust.astype(dtype), path[:, :-1], 40, left_out)
+    theirs = reference.prior_rows(graph, trust, path[:, :-1], 40, withheld)
+    ours = kernels.prior_rows(graph, trust.astype(dtype), path[:, :-1], 40, withheld)
     compare_rows(ours, theirs, dtype, tolerance)
     known = reference.prior_rows(graph, trust, path[:, :-1], 40)
     assert known.length.mean() > theirs.length.mean() + 1
