@@ -534,7 +534,7 @@ _LETTERS_LONG: tuple[dict[str, Any], ...] = (
 _MANY: tuple[dict[str, Any], ...] = tuple(
     {"batch_size": 32, "round_below": ROUND_BELOW, **own}
     for own in (
-        {"d_node": 16, "weight_decay": 1.5, "prior_weight": 0.6},
+        {"d_node": 16, "weight_decay": 1.2},
         {"d_node": 32, "weight_decay": 6.0},
         {"d_node": 24, "weight_decay": 3.0},
     )
@@ -552,10 +552,7 @@ def _ours(
     task: Task, preset: str, n_candidates: int, note: Callable[[str], None]
 ) -> Iterator[Model]:
     """``mini`` or ``mini7``."""
-    grid = _our_grid(task)[:n_candidates]
-    if ModelConfig.preset(preset).prior != "ngrams":
-        grid = tuple({k: x for k, x in own.items() if k != "prior_weight"} for own in grid)
-    yield _brillm(task, preset, f"BriLLM {preset}", grid, note)
+    yield _brillm(task, preset, f"BriLLM {preset}", _our_grid(task)[:n_candidates], note)
 
 
 def _released(task: Task, note: Callable[[str], None]) -> Iterator[Model]:
