@@ -380,7 +380,7 @@ class BriLLM:
             state.position,
         )
         rows = self._rows(state.node[:, None], state)
-        prior = self.prior(state.node) if rows is None else rows[0]
+        prior = self.prior(state.node) if rows is None else rows.log_prior[0]
         return e[0, 0].astype(np.float64) + prior[0]
 
     def stream(
