@@ -532,7 +532,7 @@ _LETTERS_LONG: tuple[dict[str, Any], ...] = (
     _LETTERS[0],
 )
 _MANY: tuple[dict[str, Any], ...] = tuple(
-    {"batch_size": 32, "round_below": ROUND_BELOW, **own}
+    {"batch_size": 32, "round_below": ROUND_BELOW, "leave_one_out": True, **own}
     for own in (
         {"d_node": 16, "weight_decay": 1.2},
         {"d_node": 32, "weight_decay": 6.0},

@@ -146,7 +146,8 @@ class ModelConfig(_Record):
     prior_order : int
         n, the tokens of an n-gram, the next one included (prior ``ngrams`` only).
     prior_weight : float
-        What training starts from for κ, the n-gram's share in that mean (prior ``ngrams`` only).
+        κ, the n-gram's share in that mean (prior ``ngrams`` only); where training leaves one out,
+        what it starts from.
     min_count : int
         How often a bigram must be seen to have an edge (or synapse) of its own.
     max_positions : int
@@ -271,6 +272,10 @@ class TrainConfig(_Record):
     dropout : float
         Share of a signal's numbers that are set to 0 where it competes, the same ones along a
         sequence (MODEL.md, "Dropout"): for long training on a small text.
+    leave_one_out : bool
+        Count an n-gram prior in training as if what is to be foretold had not been read there, and
+        learn κ, how far to trust it (MODEL.md, "The Hebbian prior"): for many nodes, where few
+        contexts return.
     round_below : float
         Targets less probable than this are rounded at random, to 0 or to it, before gradients
         are made (MODEL.md, eq. 11b): no bias, some noise, and with many nodes much less work.
@@ -295,6 +300,7 @@ class TrainConfig(_Record):
     average_decay: float = 0.995
     negatives: int = 0
     dropout: float = 0.0
+    leave_one_out: bool = False
     round_below: float = 0.0
     evaluate_every: int = 200
     checkpoint_every: int = 200
@@ -317,6 +323,7 @@ class TrainConfig(_Record):
             self._check_number(name, float, 0, open_low=True)
         for name in ("beta1", "beta2", "average_decay", "dropout", "round_below"):
             self._check_number(name, float, 0, 0.999999)
+        self._check_flag("leave_one_out")
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> TrainConfig:
@@ -361,8 +368,8 @@ def for_vocabulary(
     d_node: int | None = None,
     batch_size: int | None = None,
 ) -> tuple[ModelConfig, TrainConfig]:
-    """Settings that suit V nodes: many make ``mini`` narrower, its batches smaller, and small
-    probabilities rounded (`TrainConfig.round_below`).
+    """Settings that suit V nodes: many make ``mini`` narrower, its batches smaller, small
+    probabilities rounded (`TrainConfig.round_below`), and an n-gram prior leave one out.
 
     Every token costs V d², and every step the gradients of V matrices. What is given as ``d_node``
     or ``batch_size`` stays as it is, and so does a rounding that is set.
@@ -370,6 +377,8 @@ def for_vocabulary(
     if n_nodes > MANY_NODES and config.edges == "three_part":
         config = config.replace(d_node=d_node or 16)
         training = training.replace(
-            batch_size=batch_size or 32, round_below=training.round_below or ROUND_BELOW
+            batch_size=batch_size or 32,
+            round_below=training.round_below or ROUND_BELOW,
+            leave_one_out=True,
         )
     return config, training

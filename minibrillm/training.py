@@ -219,7 +219,7 @@ class Trainer:
             most_frequent_successors(model, config.negatives + 1) if config.negatives else None
         )
         self._bigrams = None  # what an n-gram prior is made blind with (`Withheld`)
-        if model.config.prior == "ngrams":
+        if config.leave_one_out and model.config.prior == "ngrams":
             self._bigrams = KneserNey.fit(self.train_ids, model.graph.n_nodes, 2)
         self._stop_requested = False
         self._saved_step = -1
@@ -345,10 +345,10 @@ class Trainer:
         candidates = None
         if self._successors is not None:
             candidates = with_negatives(tokens, self._successors)
-        chance = self._chance(tokens, self.rng)
-        loss, gradients = self.learner.loss_and_gradients(
-            tokens, candidates, weights, bigrams=self._bigrams, **chance
-        )
+        extras = self._extras(tokens, self.rng)
+        loss, gradients = self.learner.loss_and_gradients(tokens, candidates, weights, **extras)
+        if self._bigrams is None and "context_trust" in gradients:
+            gradients["context_trust"][...] = 0  # counts that know the answer earn no trust
         if math.isfinite(loss):
             norm = self.optimiser.update(gradients, self.step + 1, rate)
         if not (math.isfinite(loss) and math.isfinite(norm)):
@@ -412,25 +412,26 @@ class Trainer:
                     raise Interrupted(f"interrupted after step {self.step}")
         return self.history
 
-    def _chance(self, tokens: Array, rng: np.random.Generator) -> dict[str, Any]:
-        """What is drawn anew for each batch: dropout and rounding, if the run has them."""
-        config, drawn = self.config, {}
+    def _extras(self, tokens: Array, rng: np.random.Generator) -> dict[str, Any]:
+        """What this run's gradients take besides the batch; dropout and rounding are drawn anew."""
+        config = self.config
+        extras: dict[str, Any] = {} if self._bigrams is None else {"bigrams": self._bigrams}
         if config.dropout:
             parameters = self.learner.parameters
             dtype, d = next(iter(parameters.values())).dtype, self.learner.config.d_node
             kept = rng.random((len(tokens), d)) >= config.dropout
-            drawn["mask"] = kept.astype(dtype) / dtype.type(1 - config.dropout)
+            extras["mask"] = kept.astype(dtype) / dtype.type(1 - config.dropout)
         if config.round_below:
             draws = rng.random(tokens[:, 1:].shape)
-            drawn["rounding"] = Rounding(config.round_below, draws)
-        return drawn
+            extras["rounding"] = Rounding(config.round_below, draws)
+        return extras
 
     def _warm_up(self) -> None:
         """Compile what the loop calls, before the clock starts."""
         # A whole batch: which kernels compete depends on its size.
         rng = np.random.default_rng(0)
         tokens, _ = self.windows.draw(self.config.batch_size, rng)
-        self.learner.loss_and_gradients(tokens, bigrams=self._bigrams, **self._chance(tokens, rng))
+        self.learner.loss_and_gradients(tokens, **self._extras(tokens, rng))
         self.model.nll(tokens)
         arrays = [np.zeros(1, next(iter(self.model.parameters.values())).dtype) for _ in range(5)]
         self.learner.operations.adamw(*arrays, 1.0, 1, 0.0, 0.0, 0.5, 0.5, 1e-8, 0.5)

@@ -115,6 +115,7 @@ def test_many_nodes_make_mini_narrower_and_leave_the_others_alone() -> None:
         if preset == "mini":
             assert (config.d_node, training.batch_size) == (16, 32)
             assert training.round_below == ROUND_BELOW
+            assert training.leave_one_out
         else:
             assert (config, training) == given
     given = ModelConfig(), TrainConfig(steps=1)
