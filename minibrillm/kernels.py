@@ -2260,7 +2260,7 @@ def _ngram_row(g: _Ngrams, context: Array, truth: int, p: Array) -> int:
 
 @_jit(fastmath=_FLAGS)
 def _mix(trust: float, far: Array, near: Array, out: Array, change: Array) -> None:
-    """π (V,) of one position, and its derivative in κ: from the n-gram's p and the bigram's log p."""
+    """π (V,) of one position and its derivative in κ, from both priors: p and log p."""
     for v in range(out.size):
         change[v] = _log(far[v]) - near[v]
         out[v] = near[v] + trust * change[v]
