@@ -97,7 +97,10 @@ def test_initial_parameters(name: str) -> None:
     for array_name, array in parameters.items():
         assert array.dtype == np.float32
         np.testing.assert_array_equal(array, again[array_name])
-        assert np.abs(array).max() <= config.initial_range or array_name == "decay_logit"
+        if array_name == "context_trust":
+            assert (array == config.prior_weight).all()
+        elif array_name != "decay_logit":
+            assert np.abs(array).max() <= config.initial_range
     check_parameters(config, 11, 17, parameters)
 
 
