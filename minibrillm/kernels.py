@@ -1340,16 +1340,15 @@ def _round_at_random(p: Array, below: float, draw: float) -> None:
 def _judge(work: _Work, r: int, e: Array, log_weight: Array, scale: Array) -> float:
     """−log p of the true target; ``scale`` becomes dloss/dE over E for every column (eq. 11)."""
     normaliser = _softmax(e, log_weight, scale)
-    place = work.place[r]
+    true = work.true_column[r]
     if work.d_trust.size > 0:
-        change, total = work.change[place], scale.dtype.type(0)
-        known = change[work.true_column[r]]
+        place, total = work.place[r], scale.dtype.type(0)
+        change = work.change[place]
         for k in range(scale.size):
-            total += scale[k] * (change[k] - known)
+            total += scale[k] * (change[k] - change[true])
         work.d_trust[place] = work.share[r] * total
     if work.draws.size > 0:
         _round_at_random(scale, work.below, work.draws[r])
-    true = work.true_column[r]
     scale[true] -= 1
     for k in range(e.size):
         # y = 0 where the energy is 0, so any finite scale gives 0.
@@ -2215,47 +2214,40 @@ def _ngram_row(g: _Ngrams, context: Array, truth: int, p: Array) -> int:
     known = 0  # tokens of the context that were seen
     while known < context.size and context[known] >= 0:
         known += 1
-    loses = known + 1  # the lowest order at which the place takes one from a count
-    if truth >= 0:
-        for k in range(known, -1, -1):
-            place = _after(g, k, context[k - 1] if k > 0 else 0, truth)
-            if place < 0 or g.counts[place] == 0:  # 0: the text begins so, nothing is before it
-                continue
-            loses = k
-            if g.counts[place] > 1:
-                break
-    # From the longest context to none: what each order leaves to those below it.
-    left, length = 1.0, -1
+    # From the longest context to none: what each order leaves to those below it, and whether the
+    # place that is not counted takes one from them (`KneserNey._loses`).
+    left, length, goes = 1.0, 0, truth >= 0
     p[:] = 0
     for k in range(known, -1, -1):
         before = context[k - 1] if k > 0 else 0
         here = g.contexts_at[k] + before
         total, taken = g.total[here], g.taken[here]
-        place, true_share = -1, 0.0
-        if k >= loses:
+        count, true_share = 0, 0.0
+        if goes:
             place = _after(g, k, before, truth)
-        if place >= 0 and g.counts[place] == 0:
-            place = -1
-        if place >= 0:
-            count, discount = g.counts[place], g.discounts[k]
+            if place >= 0:
+                count = g.counts[place]  # 0: the text begins so, nothing is before it
+                goes = count <= 1
+        if count > 0:
+            discount = g.discounts[k]
             total -= 1
             taken += discount[min(count - 1, 3)] - discount[min(count, 3)]
             true_share = count - 1 - discount[min(count - 1, 3)]
         if total <= 0:
             continue
         length = max(length, k)
-        target = 0 if place < 0 else g.targets[place]
+        target = truth if count > 0 else 0
         kept = p[target] + p.dtype.type(left * true_share / total)
         times = p.dtype.type(left * g.total[here] / total)
         for j in range(g.first[here], g.last[here]):
             p[g.targets[j]] += times * g.share[j]
-        if place >= 0:
+        if count > 0:
             p[target] = kept
         left *= taken / total
     rest = p.dtype.type(left / p.size)
     for v in range(p.size):
         p[v] += rest
-    return max(length, 0)
+    return length
 
 
 @_jit(fastmath=_FLAGS)
