@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numba
 import numpy as np
 
-from minibrillm.config import MANY_NODES, ROUND_BELOW, ModelConfig, TrainConfig
+from minibrillm.config import MANY_NODES, ModelConfig, TrainConfig, for_vocabulary
 from minibrillm.corpus import Corpus, join_documents, split_corpus
 from minibrillm.errors import UserError
 from minibrillm.evaluation import WINDOW, stream_loss, window_loss
@@ -531,13 +531,10 @@ _LETTERS_LONG: tuple[dict[str, Any], ...] = (
     {"d_node": 64, "weight_decay": 1.5},
     _LETTERS[0],
 )
-_MANY: tuple[dict[str, Any], ...] = tuple(
-    {"batch_size": 32, "round_below": ROUND_BELOW, "leave_one_out": True, **own}
-    for own in (
-        {"d_node": 16, "weight_decay": 1.2},
-        {"d_node": 32, "weight_decay": 6.0},
-        {"d_node": 24, "weight_decay": 3.0},
-    )
+_MANY: tuple[dict[str, Any], ...] = (
+    {"d_node": 16, "weight_decay": 1.2},
+    {"d_node": 32, "weight_decay": 6.0},
+    {"d_node": 24, "weight_decay": 3.0},
 )
 _LONG = 5.0  # minutes
 
@@ -580,7 +577,9 @@ def _train_preset(task: Task, preset: str, changes: dict[str, Any], seed: int) -
     of_model = {name: value for name, value in changes.items() if hasattr(ModelConfig, name)}
     others = {name: value for name, value in changes.items() if name not in of_model}
     training = TrainConfig.preset(preset, minutes=task.minutes, **others)
-    return train_brillm(task, ModelConfig.preset(preset, **of_model), training, seed)
+    config = ModelConfig.preset(preset, **of_model)
+    config, training = for_vocabulary(task.n_nodes, config, training, config.d_node)
+    return train_brillm(task, config, training, seed)
 
 
 def train_brillm(task: Task, config: ModelConfig, training: TrainConfig, seed: int) -> Trainer:
