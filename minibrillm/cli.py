@@ -277,7 +277,7 @@ def _train_and_report(trainer: Trainer, out: Path, heldout_text: tuple[str, ...]
         _say(f"\n{last.step} steps, {last.tokens:,} tokens in {last.seconds:.0f} s")
     _say(score(trainer.model, trainer.heldout_ids, trainer.train_ids, heldout_text).table())
     _say("\na sample (temperature 0.7):")
-    _stream(trainer.model, "", 300, temperature=0.7, seed=trainer.config.seed)
+    _sample(trainer.model, "", 300, temperature=0.7, seed=trainer.config.seed)
     _say(f"\nsaved in {out}; go on with: minibrillm generate {out} --prompt TEXT")
 
 
@@ -348,7 +348,7 @@ def demo(
         test_texts = bundled_documents("test", (language,))
         _say(score(trainer.model, trainer.heldout_ids, trainer.train_ids, test_texts).table())
         _say(f"\na piece that begins with {prompt!r} (temperature 0.4):")
-        _stream(trainer.model, f"\n{prompt}", 200, temperature=0.4, seed=seed, stop="\n")
+        _sample(trainer.model, f"\n{prompt}", 200, temperature=0.4, seed=seed, stop="\n")
         _say()
 
 
@@ -489,10 +489,20 @@ def _stream(model: BriLLM, prompt: str, n_tokens: int, **settings: Any) -> None:
     pieces = model.stream(prompt, n_tokens, **settings)
     first = next(pieces, "")  # an impossible setting is refused before anything is written
     sys.stdout.write(prompt + first)
-    for piece in pieces:
-        sys.stdout.write(piece)
-        sys.stdout.flush()
-    sys.stdout.write("\n")
+    try:
+        for piece in pieces:
+            sys.stdout.write(piece)
+            sys.stdout.flush()
+    finally:
+        sys.stdout.write("\n")
+
+
+def _sample(model: BriLLM, prompt: str, n_tokens: int, **settings: Any) -> None:
+    """As `_stream`, at the end of a training: a text that breaks off is no failure of that."""
+    try:
+        _stream(model, prompt, n_tokens, **settings)
+    except UserError as error:
+        _notice(str(error))
 
 
 # --------------------------------------------------------------------------------- released files

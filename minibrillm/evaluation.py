@@ -11,6 +11,7 @@ import numpy as np
 
 from minibrillm.corpus import as_documents
 from minibrillm.errors import UserError
+from minibrillm.functional import State
 from minibrillm.model import BriLLM
 from minibrillm.ngram import loss_by_order
 
@@ -24,7 +25,8 @@ _BATCH_POSITIONS = 16384
 def stream_loss(model: BriLLM, ids: Array | Sequence[Array]) -> float:
     """Mean nats per token of a text read as one stream, the first token given.
 
-    Of several documents each is a stream of its own.
+    Of several documents each is a stream of its own. Infinite where the signal outgrows its
+    numbers (MODEL.md, "Memory"), for no answer is left.
 
     Raises
     ------
@@ -40,8 +42,8 @@ def stream_loss(model: BriLLM, ids: Array | Sequence[Array]) -> float:
         state = None
         for first in range(0, len(document) - 1, _STREAM_CHUNK):
             chunk = document[first : first + _STREAM_CHUNK + 1]
-            nll, state = model.nll(chunk[None], state)
-            total += float(nll.sum(dtype=np.float64))
+            nll, state = _nll(model, chunk[None], state)
+            total += _nats(nll)
     return total / _n_edges(documents)
 
 
@@ -50,7 +52,7 @@ def window_loss(model: BriLLM, ids: Array | Sequence[Array], width: int = WINDOW
 
     Windows share one token, so that every token (of a document) but the first is scored exactly
     once. A model that knows fewer positions (memory ``position``) gets windows of as many as it
-    knows.
+    knows. Infinite where the signal outgrows its numbers, as in `stream_loss`.
     """
     width, documents = _width(model, width), as_documents(ids)
     pieces = [d[k : k + width + 1] for d in documents for k in range(0, len(d) - 1, width)]
@@ -71,9 +73,20 @@ def _nll_of_pieces(model: BriLLM, pieces: Sequence[Array]) -> float:
         batch, waiting = waiting[:at_once], waiting[at_once:]
         edges = np.array([len(p) - 1 for p in batch])
         tokens = np.stack([np.pad(p, (0, n + 1 - len(p)), mode="edge") for p in batch])
-        nll = model.nll(tokens)[0]
-        total += float(nll[np.arange(n) < edges[:, None]].sum(dtype=np.float64))
+        nll, _ = _nll(model, tokens)
+        total += _nats(nll[np.arange(n) < edges[:, None]])
     return total
+
+
+def _nll(model: BriLLM, tokens: Array, state: State | None = None) -> tuple[Array, State]:
+    with np.errstate(over="ignore", invalid="ignore"):  # `_nats` looks after them
+        return model.nll(tokens, state)
+
+
+def _nats(nll: Array) -> float:
+    """Their sum. A signal that has outgrown its numbers leaves NaN: an infinite surprise."""
+    total = float(nll.sum(dtype=np.float64))
+    return math.inf if math.isnan(total) else total
 
 
 def _width(model: BriLLM, width: int) -> int:
@@ -103,8 +116,12 @@ class Evaluation:
     note: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """Plain dictionary."""
-        return asdict(self)
+        """Plain dictionary; None stands for infinity, which JSON does not know."""
+        scores = [
+            {k: None if v == math.inf else v for k, v in vars(score).items()}
+            for score in self.scores
+        ]
+        return {**asdict(self), "scores": scores}
 
     def table(self) -> str:
         """The scores as lines of text."""
@@ -174,7 +191,8 @@ def evaluate(
     def score(name: str, nats: float) -> Score:
         bits = nats * n / math.log(2)
         per_byte = None if size_known is None else bits / size_known
-        return Score(name, nats, math.exp(min(nats, 700)), bits / characters, per_byte)
+        perplexity = math.exp(min(nats, 700)) if nats < math.inf else nats
+        return Score(name, nats, perplexity, bits / characters, per_byte)
 
     scores = []
     if train_ids is not None:
@@ -190,4 +208,6 @@ def evaluate(
         note = ""
     else:
         note = f"not read as one stream: the model knows {model.max_positions} positions"
+    if any(s.nats_per_token == math.inf for s in scores):
+        note = "inf: the signal grew past the largest number; train with more weight decay"
     return Evaluation(n, characters, size_known, missing, scores, note)

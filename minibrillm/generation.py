@@ -102,11 +102,25 @@ def generate(
     prompt : integer array, at least one token
     stop : tokens that end the text; the one met is not yielded
     banned : tokens never drawn
+
+    Raises
+    ------
+    UserError
+        The signal has outgrown its numbers (MODEL.md, "Memory"): what was yielded stands.
     """
     blocked = np.fromiter(banned, np.int64, len(banned))
-    state = model.read(prompt)
-    for _ in range(n_tokens):
-        logits = model.next_logits(state)
+    state = None
+    unread = prompt
+    for k in range(n_tokens):
+        with np.errstate(over="ignore", invalid="ignore"):  # told below
+            state = model.read(unread, state)
+            logits = model.next_logits(state)
+        if not np.isfinite(logits).all():
+            raise UserError(
+                f"the signal grew past the largest number after {len(prompt) + k} tokens: nothing "
+                "in the model bounds it on a path that repeats itself; ask for fewer tokens, raise "
+                "the temperature, or train with more weight decay"
+            )
         logits[blocked] = -np.inf
         token = int(rng.choice(len(logits), p=probabilities(logits, sampling)))
         if token in stop:
@@ -114,4 +128,4 @@ def generate(
         yield token
         if model.max_positions is not None and state.position >= model.max_positions:
             return
-        state = model.read(np.array([token]), state)
+        unread = np.array([token])

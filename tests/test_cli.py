@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,16 @@ from conftest import Command, Result, is_refused
 from safetensors.numpy import load_file, save_file
 
 from minibrillm import __version__, cli
-from minibrillm.checkpoint import latest_checkpoint, load_model, load_training, read_json
+from minibrillm.checkpoint import (
+    latest_checkpoint,
+    load_model,
+    load_training,
+    read_json,
+    save_checkpoint,
+)
 from minibrillm.corpus import bundled_path
+from minibrillm.errors import UserError
+from minibrillm.model import BriLLM
 
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = sorted((ROOT / "tests" / "golden").glob("*.npz"))
@@ -114,6 +123,34 @@ def test_sampling_options(minibrillm: Command, trained: Path) -> None:
     assert minibrillm(*tell, "--temperature", 0).out == greedy
     assert minibrillm(*tell, "--top-k", 1, "--temperature", 9).out == greedy
     assert minibrillm(*tell, "--top-p", 1e-9, "--temperature", 9).out == greedy
+
+
+def test_a_text_that_cannot_go_on_keeps_what_there_is(
+    minibrillm: Command, trained: Path, tmp_path: Path
+) -> None:
+    model = load_model(trained)
+    model.parameters["axon_weight"] *= 40  # the signal grows without bound
+    model.parameters["axon_bias"] += 1
+    save_checkpoint(tmp_path / "wild", model)
+    made = minibrillm("generate", tmp_path / "wild", "--prompt", "我", "--tokens", 2000)
+    assert made.code == 2
+    assert made.out.startswith("我")
+    assert made.out.endswith("\n")
+    assert made.err.startswith("error: the signal grew past the largest number after ")
+    assert made.err.count("\n") == 1
+
+
+def test_a_sample_that_breaks_off_is_no_failure_of_training(
+    minibrillm: Command, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stream(*arguments: object, **settings: object) -> Iterator[str]:
+        yield "我"
+        raise UserError("the signal grew")
+
+    monkeypatch.setattr(BriLLM, "stream", stream)
+    said = minibrillm("train", "--resume", "--out", run, "--steps", 5, "--backend", "numpy")
+    assert (said.code, said.err) == (0, "note: the signal grew\n")
+    assert "\n我\n\nsaved in" in said.out
 
 
 def test_stop(minibrillm: Command, trained: Path) -> None:

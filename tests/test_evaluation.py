@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from typing import Any
 
 import numpy as np
@@ -115,6 +116,23 @@ def test_few_positions_make_short_windows() -> None:
     assert window_loss(model, ids) == window_loss(model, ids, 10)
     with pytest.raises(UserError, match="knows 10 positions"):
         stream_loss(model, ids)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_a_signal_without_bound_is_an_infinite_loss(backend: str) -> None:
+    model = tiny(backend=backend, dtype=np.float32)
+    model.parameters["axon_weight"] *= 40
+    model.parameters["axon_bias"] += 1
+    ids = heldout(model, 200)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = evaluate(model, ids)
+        assert stream_loss(model, [ids[:5], ids]) == math.inf
+        assert window_loss(model, ids, 4) < math.inf
+    assert [s.nats_per_token for s in result.scores] == [math.inf] * 2
+    assert "inf: the signal grew" in result.table()
+    in_json = json.loads(json.dumps(result.to_json(), allow_nan=False))
+    assert [s["perplexity"] for s in in_json["scores"]] == [None] * 2
 
 
 # evaluate

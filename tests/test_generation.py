@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+import warnings
 from collections import Counter
 from typing import Any
 
@@ -200,6 +201,20 @@ def test_a_stop_token_ends_the_text_and_is_left_out() -> None:
 
 def test_a_banned_token_is_never_drawn() -> None:
     assert 2 not in answers(Script([2] * 200), 200, banned=(2,))
+
+
+@BACKENDS
+def test_a_signal_without_bound_ends_the_text_and_says_so(backend: str) -> None:
+    model = tiny(backend=backend)
+    model.parameters["axon_weight"] *= 40  # what the path does not shrink, it multiplies
+    model.parameters["axon_bias"] += 1
+    text: list[str] = []
+    with warnings.catch_warnings(), pytest.raises(UserError, match=r"after (\d+) tokens") as told:
+        warnings.simplefilter("error")
+        for piece in model.stream("我", 2000, seed=0):
+            text.append(piece)
+    assert f"after {1 + len(text)} tokens" in str(told.value)
+    assert len(text) > 5
 
 
 def test_positions_run_out() -> None:
