@@ -44,6 +44,12 @@ Field = Annotated[
 Seed = Annotated[int, typer.Option(help="Seed of weights and batches, or of the text generated.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 
+# What `compare` and `ablate` share.
+Minutes = Annotated[float, typer.Option(help="Of training, for each model.")]
+Seeds = Annotated[int, typer.Option(help="Train each so often, from different weights.")]
+FirstSeed = Annotated[int, typer.Option(help="The first of the seeds.")]
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Write everything to this file.")]
+
 
 def _say(line: str = "") -> None:
     typer.echo(line)
@@ -663,9 +669,9 @@ def info(as_json: AsJson = False) -> None:
 def compare(
     text: Annotated[Path, typer.Argument(help="Text to compare on, as for train.")],
     field: Field = None,
-    minutes: Annotated[float, typer.Option(help="Of training, for each network.")] = 1.0,
-    seeds: Annotated[int, typer.Option(help="Train each so often, from different weights.")] = 1,
-    seed: Annotated[int, typer.Option(help="The first of the seeds.")] = 0,
+    minutes: Minutes = 1.0,
+    seeds: Seeds = 1,
+    seed: FirstSeed = 0,
     tokenizer: Annotated[str, typer.Option(help="characters or bpe.")] = "characters",
     vocab_size: Annotated[
         int | None, typer.Option(help="Largest vocabulary (default: every character; BPE 512).")
@@ -678,9 +684,7 @@ def compare(
         int,
         typer.Option(help="Sizes to try of ours, GPT and LSTM; the best on validation counts."),
     ] = 3,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write everything to this file.")
-    ] = None,
+    json_file: JsonFile = None,
     plot: Annotated[
         Path | None, typer.Option(help="Draw losses against seconds and parameters: FILE.png.")
     ] = None,
@@ -705,15 +709,13 @@ def compare(
 def ablate(
     text: Annotated[Path, typer.Argument(help="Text to train on, as for train.")],
     field: Field = None,
-    minutes: Annotated[float, typer.Option(help="Of training, for each rung.")] = 1.0,
-    seeds: Annotated[int, typer.Option(help="Train each so often, from different weights.")] = 1,
-    seed: Annotated[int, typer.Option(help="The first of the seeds.")] = 0,
+    minutes: Minutes = 1.0,
+    seeds: Seeds = 1,
+    seed: FirstSeed = 0,
     vocab_size: Annotated[
         int | None, typer.Option(help="Largest vocabulary (default: every character).")
     ] = None,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write everything to this file.")
-    ] = None,
+    json_file: JsonFile = None,
 ) -> None:
     """From paper to released to mini to mini7, one change at a time: what does each bring?"""
     from minibrillm.ablation import ablate as climb
