@@ -71,7 +71,14 @@ _BINS = 8  # fixed: results must not depend on the number of threads
 
 
 def _jit(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """``numba.njit`` with a disk cache where the machine has a place for one."""
+    """``numba.njit`` with a disk cache where the machine has a place for one.
+
+    What a kernel calls becomes part of it: else a process that compiles takes the callee's own
+    code, a process that loads from the cache takes the copy that was optimised with the caller,
+    and the two differ in their last bits.
+    """
+    if not options.get("parallel"):
+        options.setdefault("forceinline", True)
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
@@ -106,6 +113,9 @@ def _serial(function: Callable[..., Any]) -> Callable[..., Any]:
 
 _F = np.float32
 _TINY = _F(1e-30)
+# Of energies in float32: `_Emitter.gelu` has no more to say of what lies below, it may give 0 where
+# `_cdf_pdf` does not.
+_LEAST_ENERGY = _F(1e-6)
 _HALF, _ONE = _F(0.5), _F(1.0)
 # 2^f for |f| ≤ ½, interpolated at Chebyshev's points; relative error below 1.1e-7.
 _B0, _B1, _B2 = _F(1.0000001192092896), _F(0.6931471824645996), _F(0.2402210682630539)
@@ -1350,9 +1360,10 @@ def _judge(work: _Work, r: int, e: Array, log_weight: Array, scale: Array) -> fl
     if work.draws.size > 0:
         _round_at_random(scale, work.below, work.draws[r])
     scale[true] -= 1
+    # Where the energy is next to 0, so is y, and the product whatever the scale, if that is finite.
+    least = _LEAST_ENERGY if e.itemsize == 4 else _TINY
     for k in range(e.size):
-        # y = 0 where the energy is 0, so any finite scale gives 0.
-        scale[k] = scale[k] * work.share[r] / max(e[k], _TINY)
+        scale[k] = scale[k] * work.share[r] / max(e[k], least)
     return normaliser - e[true] - work.true_prior[r]
 
 
