@@ -93,7 +93,10 @@ def train(
     ] = False,
     heldout: Annotated[float, typer.Option(help="Share of the text held out, at its end.")] = 0.1,
     d_node: Annotated[
-        int | None, typer.Option(help="Node width d (default 32; mini above 500 nodes: 16).")
+        int | None,
+        typer.Option(
+            help="Node width d (default 32; mini above 500 nodes: 16); fastest in multiples of 16."
+        ),
     ] = None,
     min_count: Annotated[
         int | None, typer.Option(help="How often a bigram must be seen to have its own edge.")

@@ -128,7 +128,7 @@ class ModelConfig(_Record):
     Parameters
     ----------
     d_node : int
-        Node width d: how many numbers a signal carries.
+        Node width d: how many numbers a signal carries. The kernels are fastest in multiples of 16.
     memory : "chain", "position" or "leaky"
         What a node remembers of earlier signals: the last one only; a mean weighted by position
         (α); a leaky mean with one learned decay per dimension.
