@@ -194,7 +194,7 @@ def evaluate(
         perplexity = math.exp(min(nats, 700)) if nats < math.inf else nats
         return Score(name, nats, perplexity, bits / characters, per_byte)
 
-    scores = []
+    scores, notes = [], []
     if train_ids is not None:
         by_order = loss_by_order(train_ids, ids, model.graph.n_nodes, 7)
         best = min(by_order, key=lambda order: by_order[order])
@@ -205,9 +205,8 @@ def evaluate(
     if model.max_positions is None or longest - 1 <= model.max_positions:
         how = "one stream" if len(documents) == 1 else "document by document"
         scores.append(score(f"BriLLM, {how}", stream_loss(model, ids)))
-        note = ""
     else:
-        note = f"not read as one stream: the model knows {model.max_positions} positions"
+        notes.append(f"not read as one stream: the model knows {model.max_positions} positions")
     if any(s.nats_per_token == math.inf for s in scores):
-        note = "inf: the signal grew past the largest number; train with more weight decay"
-    return Evaluation(n, characters, size_known, missing, scores, note)
+        notes.append("inf: the signal grew past the largest number; train with more weight decay")
+    return Evaluation(n, characters, size_known, missing, scores, "\n".join(notes))

@@ -77,14 +77,14 @@ def _jit(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     code, a process that loads from the cache takes the copy that was optimised with the caller,
     and the two differ in their last bits.
     """
-    if not options.get("parallel"):
-        options.setdefault("forceinline", True)
+    called = not options.get("parallel", False)  # by other kernels
+    options = {"error_model": "numpy", "forceinline": called, **options}
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
-            return numba.njit(cache=True, error_model="numpy", **options)(function)
+            return numba.njit(cache=True, **options)(function)
         except RuntimeError:  # no writable place for a cache: compile anew in each process
-            return numba.njit(error_model="numpy", **options)(function)
+            return numba.njit(**options)(function)
 
     return decorate
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Command, Result, is_refused
+from conftest import Command, Result, is_refused, without_bound
 from safetensors.numpy import load_file, save_file
 
 from minibrillm import __version__, cli
@@ -128,10 +128,7 @@ def test_sampling_options(minibrillm: Command, trained: Path) -> None:
 def test_a_text_that_cannot_go_on_keeps_what_there_is(
     minibrillm: Command, trained: Path, tmp_path: Path
 ) -> None:
-    model = load_model(trained)
-    model.parameters["axon_weight"] *= 40  # the signal grows without bound
-    model.parameters["axon_bias"] += 1
-    save_checkpoint(tmp_path / "wild", model)
+    save_checkpoint(tmp_path / "wild", without_bound(load_model(trained)))
     made = minibrillm("generate", tmp_path / "wild", "--prompt", "我", "--tokens", 2000)
     assert made.code == 2
     assert made.out.startswith("我")

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import without_bound
 
 from minibrillm import evaluation
 from minibrillm.errors import UserError
@@ -120,9 +121,7 @@ def test_few_positions_make_short_windows() -> None:
 
 @pytest.mark.parametrize("backend", ["numpy", "numba"])
 def test_a_signal_without_bound_is_an_infinite_loss(backend: str) -> None:
-    model = tiny(backend=backend, dtype=np.float32)
-    model.parameters["axon_weight"] *= 40
-    model.parameters["axon_bias"] += 1
+    model = without_bound(tiny(backend=backend, dtype=np.float32))
     ids = heldout(model, 200)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -133,6 +132,16 @@ def test_a_signal_without_bound_is_an_infinite_loss(backend: str) -> None:
     assert "inf: the signal grew" in result.table()
     in_json = json.loads(json.dumps(result.to_json(), allow_nan=False))
     assert [s["perplexity"] for s in in_json["scores"]] == [None] * 2
+
+
+def test_an_infinite_loss_does_not_hide_that_positions_ran_out() -> None:
+    model = without_bound(tiny("paper", dtype=np.float32))
+    ids = heldout(model, 200)
+    assert evaluate(model, ids).note.startswith("inf: ")
+    model = without_bound(tiny("released", max_positions=100, dtype=np.float32))
+    note = evaluate(model, ids).note
+    assert "knows 100 positions" in note
+    assert "inf: " in note
 
 
 # evaluate

@@ -89,6 +89,20 @@ def run(
     )
 
 
+def python(program: str, folder: Path = Path(__file__).parent, **environment: str) -> str:
+    """What a program says in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        encoding="utf-8",
+        env={**os.environ, "PYTHONIOENCODING": "utf-8", **environment},
+        cwd=folder,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def difference(ours: np.ndarray, theirs: np.ndarray) -> float:
     scale = float(np.abs(theirs).max())
     assert scale > 0
@@ -206,19 +220,10 @@ def test_same_bits_compiled_now_or_loaded_from_the_cache(tmp_path: Path) -> None
         "nll, energies, gradients = run(model_of('mini, large', np.float32), 'numba', 'rounded')\n"
         "print([hash(x.tobytes()) for x in (nll, energies, *gradients.values())])\n"
     )
-    said = [
-        subprocess.run(
-            [sys.executable, "-c", program],
-            capture_output=True,
-            encoding="utf-8",
-            env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "PYTHONHASHSEED": "0"},
-            cwd=Path(__file__).parent,
-            check=True,
-        ).stdout
-        for _ in range(2)
-    ]
-    assert said[0].count(",") > 5
-    assert said[0] == said[1]
+    settings = {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONHASHSEED": "0"}
+    compiled, loaded = (python(program, **settings) for _ in range(2))
+    assert compiled.count(",") > 5
+    assert compiled == loaded
 
 
 def test_activation_in_single_precision_is_good_to_a_millionth() -> None:
@@ -302,16 +307,7 @@ def test_kernels_run_where_no_cache_can_be_written(tmp_path: Path) -> None:
         "h = np.ones(3); kernels.gelu_sweep(h, h.copy(), h.copy())\n"
         "print(kernels.cache_folder())\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        encoding="utf-8",
-        env={**os.environ, "PYTHONIOENCODING": "utf-8"},
-        cwd=tmp_path,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("none")
+    assert python(program, tmp_path).startswith("none")
 
 
 def test_kernels_run_without_the_compiler() -> None:
@@ -326,15 +322,7 @@ def test_kernels_run_without_the_compiler() -> None:
         "    assert abs(a[0] - b[0]) < 1e-12\n"
         "    assert all(np.allclose(g, b[1][k], atol=1e-12) for k, g in a[1].items())\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        encoding="utf-8",
-        env={**os.environ, "NUMBA_DISABLE_JIT": "1", "PYTHONIOENCODING": "utf-8"},
-        cwd=Path(__file__).parent,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    python(program, NUMBA_DISABLE_JIT="1")
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
