@@ -137,7 +137,8 @@ def load_model(run: Path, backend: str = "numba") -> BriLLM:
             f"reads format {FORMAT}: use the version that wrote it, or train again"
         )
     try:
-        config = ModelConfig.from_json(about["config"])
+        # Before signals had a bound, none was written down.
+        config = ModelConfig.from_json({"signal_bound": 0.0, **about["config"]})
         tokenizer = tokenizer_from_json(about["tokenizer"])
         arrays = read_arrays(checkpoint / "model.safetensors")
         # Copies: what goes on with the graph alone must not keep the whole file on the disk.

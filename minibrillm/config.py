@@ -28,6 +28,7 @@ _MODEL_PRESETS: dict[str, dict[str, Any]] = {
         "min_count": 1,
         "train_shared_edge": False,
         "initial_range": 0.5,
+        "signal_bound": 0.0,
     },
     "released": {
         "memory": "position",
@@ -39,6 +40,7 @@ _MODEL_PRESETS: dict[str, dict[str, Any]] = {
         "min_count": 1,
         "train_shared_edge": True,
         "initial_range": 0.5,
+        "signal_bound": 0.0,
     },
     "mini": {},  # the defaults of ModelConfig
     "mini7": {"prior": "ngrams"},
@@ -156,6 +158,8 @@ class ModelConfig(_Record):
         Whether the shared edge learns (``edges="shared"`` only).
     initial_range : float
         Weights start uniform in ± this (synapses at zero).
+    signal_bound : float
+        c: the longest a signal can get (MODEL.md, eq. 6); 0: no bound.
 
     Raises
     ------
@@ -176,6 +180,7 @@ class ModelConfig(_Record):
     max_positions: int = 512
     train_shared_edge: bool = True
     initial_range: float = 0.3
+    signal_bound: float = 8.0
 
     _choices = _MODEL_CHOICES
 
@@ -189,6 +194,7 @@ class ModelConfig(_Record):
         self._check_number("prior_order", int, 2, 16)
         self._check_number("prior_weight", float, 0, 1)
         self._check_number("initial_range", float, 0)
+        self._check_number("signal_bound", float, 0)
         if self.prior == "ngrams" and self.edges == "shared":
             raise UserError(
                 "the prior 'ngrams' tells unseen targets apart, shared edges make one class of "

@@ -47,6 +47,34 @@ def gelu_derivative(h: Array) -> Array:
     return ndtr(h) + h * np.exp(-0.5 * h * h) * h.dtype.type(1 / np.sqrt(2 * np.pi))
 
 
+def saturate(y: Array, bound: float) -> Array:
+    """The signal that an answer sends on, q y with q = 1 / √(1 + ‖y‖² / c²) (MODEL.md, eq. 6).
+
+    A small answer goes on as it is, a loud one is turned down: ‖q y‖ < c.
+
+    Parameters
+    ----------
+    y : array (..., d)
+    bound : float
+        c; 0: no bound, q = 1.
+    """
+    return y if bound == 0 else y * _saturation(y, bound)
+
+
+def saturate_backward(d_signal: Array, y: Array, bound: float) -> Array:
+    """Gradient of `saturate` in y: q (ds - q² y ⟨y, ds⟩ / c²), (..., d) (MODEL.md, eq. 15)."""
+    if bound == 0:
+        return d_signal
+    q = _saturation(y, bound)
+    s = q * y / bound
+    return q * (d_signal - s * np.einsum("...d,...d->...", s, d_signal)[..., None])
+
+
+def _saturation(y: Array, bound: float) -> Array:
+    """q, (..., 1)."""
+    return 1 / np.hypot(1, energy(y / bound))[..., None]
+
+
 def energy(y: Array) -> Array:
     """Energy of a signal: its L2 norm over the last axis, (..., d) -> (...) (MODEL.md, eq. 5)."""
     return np.sqrt(np.einsum("...d,...d->...", y, y))
@@ -227,11 +255,27 @@ def start_state(
     else:
         p = position_encoding(config.positions, 0, 1, d).astype(dtype)
         h = dtype.type(1 / d) + parameters["node_bias"][nodes] + p  # (B, d)
-        r = gelu(h)
+        r = saturate(gelu(h), config.signal_bound)
     recent = recent_tokens(config, None, nodes[:, None])
     if config.memory == "leaky":  # r_0 belongs to the memory
         return State(nodes, r, r, np.ones(d, dtype), 0.0, 0, recent), h
     return State(nodes, r, np.zeros_like(r), np.zeros(d, dtype), -np.inf, 0, recent), h
+
+
+def add_start_gradient(
+    d_node_bias: Array, config: ModelConfig, nodes: Array, h: Array, d_start: Array
+) -> None:
+    """Add the gradient of start signals r_0 to that of the node biases (eq. 1, 15).
+
+    Parameters
+    ----------
+    d_node_bias : array (V, d)
+    nodes : integer array (B,)
+    h, d_start : arrays (B, d)
+        Pre-activations of r_0 and gradient of r_0.
+    """
+    dy = saturate_backward(d_start, gelu(h), config.signal_bound)
+    np.add.at(d_node_bias, nodes, dy * gelu_derivative(h))
 
 
 def recent_tokens(config: ModelConfig, before: Array | None, tokens: Array) -> Array | None:

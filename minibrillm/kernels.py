@@ -47,7 +47,7 @@ from minibrillm.functional import (
     Schedule,
     State,
     Withheld,
-    gelu_derivative,
+    add_start_gradient,
     memory_schedule,
     memory_schedule_backward,
     position_encoding,
@@ -844,6 +844,7 @@ class _Steps(NamedTuple):
     keep: Array  # (n, d)
     gain: Array  # (n,)
     z: Array  # (n + 1, d), 1 where d is padded: it divides
+    tightness: float  # 1 / c², 0 without a bound
 
 
 def _steps(
@@ -858,7 +859,8 @@ def _steps(
         parts = np.ascontiguousarray(u), np.ascontiguousarray(v), edge
     z = _pad(schedule.normaliser, width)
     z[:, config.d_node :] = 1
-    return _Steps(*parts, _pad(schedule.keep, width), schedule.gain, z)
+    tightness = schedule.gain.dtype.type(config.signal_bound and config.signal_bound**-2.0)
+    return _Steps(*parts, _pad(schedule.keep, width), schedule.gain, z, tightness)
 
 
 # --------------------------------------------------------------------------------------- path pass
@@ -888,6 +890,7 @@ def _stream_forward(edges: _Edges, steps: _Steps, f: _Forward, b: int) -> None:
     """One sequence, edge by edge (eq. 1-7)."""
     _, n, d = f.incoming.shape
     a, acc = f.a[b], f.acc[b]
+    one = a.dtype.type(1)  # of the signals' precision: a plain 1 would make all of it float64
     for i in range(n):
         h, s = f.pre_activation[b, i], f.signal[b, i]
         keep, gain, z = steps.keep[i], steps.gain[i], steps.z[i + 1]
@@ -899,9 +902,14 @@ def _stream_forward(edges: _Edges, steps: _Steps, f: _Forward, b: int) -> None:
             _add_edge(edges.dendrite_weight, edges.dendrite_bias, v, a, h)
         if e >= 0:
             _add_edge(edges.private_weight, edges.private_bias, e, a, h)
+        square = h.dtype.type(0)
         for o in range(d):
             cdf, _ = _cdf_pdf(h[o])
             s[o] = h[o] * cdf
+            square += s[o] * s[o]
+        q = one / np.sqrt(one + square * steps.tightness)
+        for o in range(d):
+            s[o] *= q
             acc[o] = keep[o] * acc[o] + gain * s[o]
             a[o] = acc[o] / z[o]
 
@@ -972,14 +980,22 @@ def _stream_backward(edges: _Edges, steps: _Steps, f: _Backward, b: int) -> None
     """One sequence, from its last edge to its first (eq. 14-16)."""
     _, n, d = f.incoming.shape
     d_acc, d_keep = f.d_acc[b], f.d_keep[b]
+    one = d_acc.dtype.type(1)
     for i in range(n - 1, -1, -1):
         a, h, da, dh = f.incoming[b, i], f.pre_activation[b, i], f.d_incoming[b, i], f.dh[b, i]
         keep, gain, z = steps.keep[i], steps.gain[i], steps.z[i]
-        f.d_gain[b, i] = _dot(d_acc, 0, f.signal[b, i], 0, d)
+        s = f.signal[b, i]
+        across = f.d_gain[b, i] = _dot(d_acc, 0, s, 0, d)
+        square = h.dtype.type(0)
+        for o in range(d):
+            cdf, _ = _cdf_pdf(h[o])
+            square += h[o] * cdf * h[o] * cdf
+        gain *= one / np.sqrt(one + square * steps.tightness)
+        across *= steps.tightness
         for o in range(d):
             d_keep[o] += d_acc[o] * a[o] * z[o]
             cdf, pdf = _cdf_pdf(h[o])
-            dh[o] = gain * d_acc[o] * (cdf + h[o] * pdf)
+            dh[o] = gain * (d_acc[o] - across * s[o]) * (cdf + h[o] * pdf)
         _add_back(dh, edges.main_weight, steps.main[b, i], da)
         v, e = steps.dendrite[b, i], steps.private[b, i]
         if v >= 0:
@@ -1079,7 +1095,7 @@ def path_backward(
         d_start = d_incoming[:, 0]
         if config.memory == "leaky":
             d_start = d_start + path.schedule.keep[0] * d_acc
-        np.add.at(gradients["node_bias"], tokens[:, 0], d_start * gelu_derivative(path.start))
+        add_start_gradient(gradients["node_bias"], config, tokens[:, 0], path.start, d_start)
     da_dot_a = np.einsum("bnd,bnd->nd", d_incoming, path.incoming)
     gradients.update(
         memory_schedule_backward(

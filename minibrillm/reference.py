@@ -28,6 +28,7 @@ from minibrillm.functional import (
     Rounding,
     State,
     Withheld,
+    add_start_gradient,
     energy,
     energy_backward,
     gelu,
@@ -40,6 +41,8 @@ from minibrillm.functional import (
     position_shares,
     recent_tokens,
     round_at_random,
+    saturate,
+    saturate_backward,
     start_state,
 )
 
@@ -167,7 +170,7 @@ def path_forward(
     for i in range(n):
         weight, bias = edges_between(parameters, graph, config, tokens[:, i], tokens[:, i + 1])
         h = np.einsum("bi,bio->bo", a, weight) + bias + encoding[i]  # (B, d), eq. 4
-        s = gelu(h)  # eq. 6
+        s = saturate(gelu(h), config.signal_bound)  # eq. 6
         incoming[:, i], pre_activation[:, i], signal[:, i] = a, h, s
         acc = schedule.keep[i] * acc + schedule.gain[i] * s  # eq. 7
         a = acc / schedule.normaliser[i + 1]
@@ -218,7 +221,8 @@ def path_backward(
         ds = gain[i] * d_acc  # eq. 14
         d_gain[i] = (d_acc * s).sum()  # towards eq. 19
         d_keep += (d_acc * a * z[i]).sum(axis=0)  # acc_i = a_i z_i, towards eq. 18
-        dh = ds * gelu_derivative(h)  # eq. 15
+        dy = saturate_backward(ds, gelu(h), config.signal_bound)  # eq. 15
+        dh = dy * gelu_derivative(h)
         u, v = tokens[:, i], tokens[:, i + 1]
         add_edge_gradient(gradients, graph, config, u, v, a[:, :, None] * dh[:, None, :], dh)
         weight, _ = edges_between(parameters, graph, config, u, v)
@@ -228,7 +232,7 @@ def path_backward(
             d_acc = keep[i] * d_acc + da / z[i]  # eq. 14
     if path.first == 0 and config.start == "node" and n > 0:
         d_start = da + keep[0] * d_acc if config.memory == "leaky" else da
-        np.add.at(gradients["node_bias"], tokens[:, 0], d_start * gelu_derivative(path.start))
+        add_start_gradient(gradients["node_bias"], config, tokens[:, 0], path.start, d_start)
     gradients.update(
         memory_schedule_backward(
             config, parameters, path.schedule, path.first, da_dot_a, d_keep, d_gain

@@ -264,7 +264,17 @@ class Twin(nn.Module):
         """r_0 of sequences that begin at ``nodes``: (B,) -> (B, d) (eq. 1)."""
         if self.config.start == "ones":
             return torch.ones(len(nodes), self.d, dtype=self.dtype)
-        return F.gelu(1 / self.d + self.node_bias[nodes] + self.encoding(1, first=0))
+        return self.signal(1 / self.d + self.node_bias[nodes] + self.encoding(1, first=0))
+
+    def signal(self, h: Tensor) -> Tensor:
+        """What goes on along the path, of pre-activations (..., d) (eq. 6)."""
+        return self.bounded(F.gelu(h))
+
+    def bounded(self, y: Tensor) -> Tensor:
+        """Answers (..., d), the loud ones turned down (eq. 6)."""
+        if self.config.signal_bound == 0:
+            return y
+        return y * torch.rsqrt(1 + (y / self.config.signal_bound).square().sum(-1, keepdim=True))
 
     def encoding(self, n: int, first: int) -> Tensor:
         """P_first … P_{first+n-1}, (n, d)."""
@@ -299,7 +309,7 @@ class Twin(nn.Module):
             h = (a[:, None, None] @ weight)[:, :, 0] + bias + encoding[i]
             energies = self.energy(h.flatten(0, 1)).view(h.shape[:2])
             nll.append(_nll(energies, log_weight, column, self.log_prior(source, truth)))
-            past.append(F.gelu(h[everyone, column]))
+            past.append(self.signal(h[everyone, column]))
         return torch.stack(nll).mean()
 
     def resum(self, past: Tensor) -> Tensor:
@@ -363,7 +373,7 @@ class Twin(nn.Module):
         accumulator = a if memory == "leaky" else torch.zeros_like(a)
         incoming = [a]
         for i, (w, b) in enumerate(zip(weight.unbind(), bias.unbind(), strict=True)):
-            a = F.gelu(torch.baddbmm(b, a[:, None], w)[:, 0])  # (B, 1, d) @ (B, d, d)
+            a = self.signal(torch.baddbmm(b, a[:, None], w)[:, 0])  # (B, 1, d) @ (B, d, d)
             if memory != "chain":
                 accumulator = torch.addcmul(gain[i] * a, keep[i], accumulator)
                 a = accumulator / normaliser[i]
@@ -632,7 +642,8 @@ class PerStepDecoder:
             raise UserError(f"this model knows {limit} positions; begin anew with read")
         if self._n_past == len(self._past):  # doubled now and then, not copied at every token
             self._past = torch.cat([self._past, torch.empty_like(self._past), self._start])
-        self._past[self._n_past] = self._answers[self.twin.column(self._node, torch.tensor(token))]
+        answer = self._answers[self.twin.column(self._node, torch.tensor(token))]
+        self._past[self._n_past] = self.twin.bounded(answer)
         self._n_past += 1
         self._crossed += 1
         return self._compete(token)

@@ -133,10 +133,13 @@ def written_out(model: BriLLM, tokens: np.ndarray) -> np.ndarray:
     for sequence in tokens:
         start = np.ones(d)
         if config.start == "node":
-            start = gelu(
-                1 / d
-                + p["node_bias"][sequence[0]]
-                + position_encoding(config.positions, 0, 1, d)[0]
+            start = turned_down(
+                gelu(
+                    1 / d
+                    + p["node_bias"][sequence[0]]
+                    + position_encoding(config.positions, 0, 1, d)[0]
+                ),
+                config.signal_bound,
             )
         signals: list[np.ndarray] = []
         for i in range(len(sequence) - 1):
@@ -167,8 +170,12 @@ def written_out(model: BriLLM, tokens: np.ndarray) -> np.ndarray:
                 logits = logits + far * np.log(graph.ngrams.conditional(sequence[: i + 1]))
             true = sequence[i + 1]
             out.append(np.log(np.exp(logits).sum()) - logits[true])
-            signals.append(answers[true])
+            signals.append(turned_down(answers[true], config.signal_bound))
     return np.reshape(out, (len(tokens), -1))
+
+
+def turned_down(y: np.ndarray, bound: float) -> np.ndarray:
+    return y / np.sqrt(1 + y @ y / bound**2) if bound else y
 
 
 def known_context(graph: TokenGraph, read: np.ndarray) -> int:
