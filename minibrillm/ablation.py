@@ -19,7 +19,8 @@ from minibrillm.comparison import (
     report,
     train_brillm,
 )
-from minibrillm.config import ModelConfig, TrainConfig, for_vocabulary
+from minibrillm.config import ModelConfig, TrainConfig
+from minibrillm.presets import for_vocabulary
 
 
 @dataclass(frozen=True)

@@ -159,6 +159,16 @@ def has_training(run: Path) -> bool:
     return (_find(run) / "training.json").is_file()
 
 
+def kept_steps(run: Path) -> tuple[int, int]:
+    """The step whose weights a run's model has, and the last one."""
+    settings = read_json(_find(run) / "training.json")
+    try:
+        last = int(settings["step"])
+        return int(settings.get("kept_step", last)), last
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"{_find(run) / 'training.json'} lacks the step; is it damaged?") from None
+
+
 def load_training(run: Path) -> TrainingState:
     """What `save_checkpoint` kept of the training; a `UserError` where there is none."""
     checkpoint = _find(run)

@@ -17,7 +17,7 @@ from minibrillm import __version__
 from minibrillm.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     import numpy as np
 
@@ -72,8 +72,11 @@ def train(
             "or a corpus by name (not needed with --resume)."
         ),
     ] = None,
-    preset: Annotated[str, typer.Option(help="mini, mini7, released or paper.")] = "mini",
-    minutes: Annotated[float | None, typer.Option(help="Train so long (default 3).")] = None,
+    preset: Annotated[str, typer.Option(help="mini7, mini, released or paper.")] = "mini7",
+    minutes: Annotated[
+        float | None,
+        typer.Option(help="Train so long (default 3), a short text only for 40 readings."),
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Train so many steps.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the run (default runs/TEXT-PRESET).")
@@ -95,7 +98,7 @@ def train(
     d_node: Annotated[
         int | None,
         typer.Option(
-            help="Node width d (default 32; mini above 500 nodes: 16); fastest in multiples of 16."
+            help="Node width d (default: what suits the text); fastest in multiples of 16."
         ),
     ] = None,
     min_count: Annotated[
@@ -103,16 +106,22 @@ def train(
     ] = None,
     batch_size: Annotated[
         int | None,
-        typer.Option(help="Sequences a step (default by preset; mini above 500 nodes: 32)."),
+        typer.Option(help="Sequences a step (default: what suits the text)."),
     ] = None,
-    sequence_length: Annotated[int | None, typer.Option(help="Edges a sequence crosses.")] = None,
+    sequence_length: Annotated[
+        int | None, typer.Option(help="Edges a sequence crosses (default 64, or as documents are).")
+    ] = None,
+    signal_bound: Annotated[
+        float | None,
+        typer.Option(help="The longest a signal can get; 0: no bound, as in paper and released."),
+    ] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
     weight_decay: Annotated[
         float | None, typer.Option(help="More for small texts and long training.")
     ] = None,
     dropout: Annotated[
         float | None,
-        typer.Option(help="Share of each signal that is dropped where it competes (0)."),
+        typer.Option(help="Share of each signal that is dropped where it competes."),
     ] = None,
     negatives: Annotated[
         int | None, typer.Option(help="Train with k negatives, not the exact softmax (0).")
@@ -122,7 +131,7 @@ def train(
     ] = None,
 ) -> None:
     """Train a model on a text, and show how good it is on the part held out."""
-    from minibrillm.config import ModelConfig, TrainConfig, for_vocabulary
+    from minibrillm.config import ModelConfig, TrainConfig
     from minibrillm.corpus import join_documents
     from minibrillm.tokenizer import train_tokenizer
     from minibrillm.training import Trainer
@@ -157,7 +166,7 @@ def train(
             raise UserError(
                 "name a text to train on: minibrillm train TEXT (or --resume --out RUN)"
             )
-        choices = {"d_node": d_node, "min_count": min_count}
+        choices = {"d_node": d_node, "min_count": min_count, "signal_bound": signal_bound}
         changes = {name: value for name, value in choices.items() if value is not None}
         config = ModelConfig.preset(preset, **changes)
         if minutes is None and steps is None:
@@ -167,15 +176,16 @@ def train(
         split = _split_of(text, field, cross_documents, heldout)
         tok = train_tokenizer(join_documents(split.train), tokenizer, vocab_size)
         heldout_text = split.heldout
-        config, training = for_vocabulary(tok.n_nodes, config, training, d_node, batch_size)
-        trainer = _new_run(text, split, tok, config, training, out, backend or "numba")
+        given = {*changes, *settings}
+        trainer = _new_run(text, split, tok, config, training, given, out, backend or "numba")
     _plan(trainer, out)
+    _warn_of_long_runs(trainer)
     _train_and_report(trainer, out, heldout_text)
 
 
 def _refuse_on_resume(context: typer.Context) -> None:
     """What made the model cannot change when its training goes on."""
-    for name in ("seed", "tokenizer", "vocab_size", "d_node", "min_count"):
+    for name in ("seed", "tokenizer", "vocab_size", "d_node", "min_count", "signal_bound"):
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
             option = "--" + name.replace("_", "-")
@@ -207,14 +217,18 @@ def _new_run(
     tok: Tokenizer,
     config: ModelConfig,
     training: TrainConfig,
+    given: Collection[str],
     out: Path,
     backend: str,
 ) -> Trainer:
     from minibrillm.graph import TokenGraph
     from minibrillm.model import BriLLM
-    from minibrillm.training import Trainer, check_memory, free_memory
+    from minibrillm.presets import for_text
+    from minibrillm.training import Trainer, check_memory, curve_part, free_memory
 
     train_ids, heldout_ids = _encode(tok, split.train), _encode(tok, split.heldout)
+    lengths, n_heldout = list(map(len, train_ids)), sum(map(len, curve_part(heldout_ids)))
+    config, training = for_text(tok.n_nodes, lengths, n_heldout, config, training, given)
     n_edges, n_tokens = training.sequence_length, len(train_ids[0])
     if len(train_ids) == 1 and n_tokens <= n_edges:
         raise UserError(
@@ -268,6 +282,19 @@ def _plan(trainer: Trainer, out: Path | None) -> None:
         _say(f"{name:>9}  {line}")
 
 
+def _warn_of_long_runs(trainer: Trainer) -> None:
+    """Where the same edge is crossed longer than in any sequence, a signal without bound grows."""
+    from minibrillm.corpus import longest_run
+
+    longest, node = longest_run([*trainer.train_ids, *trainer.heldout_ids])
+    if trainer.model.config.signal_bound == 0 and longest > trainer.config.sequence_length:
+        token = trainer.model.tokenizer.token(node)
+        _notice(
+            f"{token!r} stands {longest} times in a row, longer than a sequence: a signal without "
+            "bound may grow there; --signal-bound 8 bounds it"
+        )
+
+
 def _threads(backend: str) -> str:
     if backend != "numba":
         return "NumPy"
@@ -284,7 +311,8 @@ def _train_and_report(trainer: Trainer, out: Path, heldout_text: tuple[str, ...]
     last = trainer.history[-1] if trainer.history else None
     if last is not None:
         _say(f"\n{last.step} steps, {last.tokens:,} tokens in {last.seconds:.0f} s")
-    _say(score(trainer.model, trainer.heldout_ids, trainer.train_ids, heldout_text).table())
+    ids = trainer.heldout_ids
+    _say(score(trainer.model, ids, trainer.train_ids, heldout_text, trainer.kept).table())
     _say("\na sample (temperature 0.7):")
     _sample(trainer.model, "", 300, temperature=0.7, seed=trainer.config.seed)
     _say(f"\nsaved in {out}; go on with: minibrillm generate {out} --prompt TEXT")
@@ -325,10 +353,11 @@ def demo(
     backend: Backend = "numba",
 ) -> None:
     """Train on the bundled pieces, in Chinese and in English, no network, and write in both."""
-    from minibrillm.config import TrainConfig, for_vocabulary
+    from minibrillm.config import TrainConfig
     from minibrillm.corpus import bundled_documents
     from minibrillm.evaluation import evaluate as score
     from minibrillm.model import BriLLM
+    from minibrillm.presets import for_vocabulary
     from minibrillm.training import Trainer
 
     trainers = {}
@@ -336,11 +365,13 @@ def demo(
         config = TrainConfig.preset(
             "mini", minutes=share * minutes, steps=steps, seed=seed, **settings
         )
-        train_texts, test_texts = (bundled_documents(s, (language,)) for s in ("train", "test"))
+        train_texts, chosen_by = (
+            bundled_documents(split, (language,)) for split in ("train", "validation")
+        )
         model = BriLLM.from_text(train_texts, "mini7", seed=seed, backend=backend)
         size, batch_size = model.config.d_node, config.batch_size
         _, config = for_vocabulary(model.graph.n_nodes, model.config, config, size, batch_size)
-        ids = _encode(model.tokenizer, train_texts), _encode(model.tokenizer, test_texts)
+        ids = _encode(model.tokenizer, train_texts), _encode(model.tokenizer, chosen_by)
         trainers[language] = (
             Trainer(model, *ids, config)
             if out is None
@@ -355,7 +386,9 @@ def demo(
         _say(f"\n{last.step} steps, {last.tokens:,} tokens in {last.seconds:.0f} s")
         _say(f"pieces not trained on, {name}:")
         test_texts = bundled_documents("test", (language,))
-        _say(score(trainer.model, trainer.heldout_ids, trainer.train_ids, test_texts).table())
+        test_ids = _encode(trainer.model.tokenizer, test_texts)
+        found = score(trainer.model, test_ids, trainer.train_ids, test_texts, trainer.kept)
+        _say(found.table())
         _say(f"\na piece that begins with {prompt!r} (temperature 0.4):")
         _sample(trainer.model, f"\n{prompt}", 200, temperature=0.4, seed=seed, stop="\n")
         _say()
@@ -430,7 +463,7 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Score a model on text it has not seen, beside n-grams on the same tokens."""
-    from minibrillm.checkpoint import has_training, load_model
+    from minibrillm.checkpoint import has_training, kept_steps, load_model
     from minibrillm.corpus import locate, read_corpus
     from minibrillm.evaluation import evaluate as score
     from minibrillm.training import load_text
@@ -446,7 +479,8 @@ def evaluate(
         ids = _encode(model.tokenizer, content)
     else:
         ids, content = kept["heldout"], None
-    result = score(model, ids, kept.get("train"), content)
+    steps = None if imported else kept_steps(run)
+    result = score(model, ids, kept.get("train"), content, steps)
     _say(json.dumps(result.to_json(), indent=1) if as_json else result.table())
 
 

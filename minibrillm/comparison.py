@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numba
 import numpy as np
 
-from minibrillm.config import MANY_NODES, ModelConfig, TrainConfig, for_vocabulary
+from minibrillm.config import ModelConfig, TrainConfig
 from minibrillm.corpus import Corpus, join_documents, split_corpus
 from minibrillm.errors import UserError
 from minibrillm.evaluation import WINDOW, stream_loss, window_loss
 from minibrillm.graph import TokenGraph
 from minibrillm.model import BriLLM
 from minibrillm.ngram import KneserNey, loss_by_order
+from minibrillm.presets import MANY_NODES, for_vocabulary
 from minibrillm.tokenizer import Tokenizer, train_tokenizer
 from minibrillm.training import Record, Trainer, check_memory, free_memory
 

@@ -278,10 +278,10 @@ class TrainConfig(_Record):
     dropout : float
         Share of a signal's numbers that are set to 0 where it competes, the same ones along a
         sequence (MODEL.md, "Dropout"): for long training on a small text.
-    leave_one_out : bool
-        Count an n-gram prior in training as if what is to be foretold had not been read there, and
-        learn κ, how far to trust it (MODEL.md, "The Hebbian prior"): for many nodes, where few
-        contexts return.
+    leave_one_out : float
+        Share of the steps, evenly spread, in which an n-gram prior is counted as if what is to be
+        foretold had not been read there; they learn κ, how far to trust it (MODEL.md, "The Hebbian
+        prior"). 1 for many nodes, where few contexts return; a quarter for short texts.
     round_below : float
         Targets less probable than this are rounded at random, to 0 or to it, before gradients
         are made (MODEL.md, eq. 11b): no bias, some noise, and with many nodes much less work.
@@ -306,7 +306,7 @@ class TrainConfig(_Record):
     average_decay: float = 0.995
     negatives: int = 0
     dropout: float = 0.0
-    leave_one_out: bool = False
+    leave_one_out: float = 0.0
     round_below: float = 0.0
     evaluate_every: int = 200
     checkpoint_every: int = 200
@@ -329,7 +329,7 @@ class TrainConfig(_Record):
             self._check_number(name, float, 0, open_low=True)
         for name in ("beta1", "beta2", "average_decay", "dropout", "round_below"):
             self._check_number(name, float, 0, 0.999999)
-        self._check_flag("leave_one_out")
+        self._check_number("leave_one_out", float, 0, 1)
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> TrainConfig:
@@ -361,30 +361,3 @@ _TRAIN_PRESETS: dict[str, dict[str, Any]] = {
         "average_decay": 0.0,
     },
 }
-
-
-MANY_NODES = 500  # above, what is right for letters takes too long
-ROUND_BELOW = 1 / 64  # then gradients of rare targets are drawn: half the time, a few percent noise
-
-
-def for_vocabulary(
-    n_nodes: int,
-    config: ModelConfig,
-    training: TrainConfig,
-    d_node: int | None = None,
-    batch_size: int | None = None,
-) -> tuple[ModelConfig, TrainConfig]:
-    """Settings that suit V nodes: many make ``mini`` narrower, its batches smaller, small
-    probabilities rounded (`TrainConfig.round_below`), and an n-gram prior leave one out.
-
-    Every token costs V d², and every step the gradients of V matrices. What is given as ``d_node``
-    or ``batch_size`` stays as it is, and so does a rounding that is set.
-    """
-    if n_nodes > MANY_NODES and config.edges == "three_part":
-        config = config.replace(d_node=d_node or 16)
-        training = training.replace(
-            batch_size=batch_size or 32,
-            round_below=training.round_below or ROUND_BELOW,
-            leave_one_out=True,
-        )
-    return config, training

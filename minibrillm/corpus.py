@@ -360,6 +360,18 @@ def as_documents(ids: Array | Sequence[Array]) -> list[Array]:
     return [np.asarray(d) for d in ids]
 
 
+def longest_run(documents: Sequence[Array]) -> tuple[int, int]:
+    """How often the same token stands in a row at the most, and which token that is."""
+    best = 0, 0
+    for ids in documents:
+        if len(ids):
+            start = np.flatnonzero(np.r_[True, ids[1:] != ids[:-1]])
+            length = np.diff(np.r_[start, len(ids)])
+            k = int(length.argmax())
+            best = max(best, (int(length[k]), int(ids[start[k]])))
+    return best
+
+
 # ---------------------------------------------------------------------------- known-answer corpora
 
 

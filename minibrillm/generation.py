@@ -117,9 +117,8 @@ def generate(
             logits = model.next_logits(state)
         if not np.isfinite(logits).all():
             raise UserError(
-                f"the signal grew past the largest number after {len(prompt) + k} tokens: nothing "
-                "in the model bounds it on a path that repeats itself; ask for fewer tokens, raise "
-                "the temperature, or train with more weight decay"
+                f"the signal grew past the largest number after {len(prompt) + k} tokens; ask for "
+                "fewer tokens, or train anew with --signal-bound 8, which bounds every signal"
             )
         logits[blocked] = -np.inf
         token = int(rng.choice(len(logits), p=probabilities(logits, sampling)))

@@ -988,14 +988,14 @@ def _stream_backward(edges: _Edges, steps: _Steps, f: _Backward, b: int) -> None
         across = f.d_gain[b, i] = _dot(d_acc, 0, s, 0, d)
         square = h.dtype.type(0)
         for o in range(d):
-            cdf, _ = _cdf_pdf(h[o])
+            d_keep[o] += d_acc[o] * a[o] * z[o]
+            cdf, pdf = _cdf_pdf(h[o])
             square += h[o] * cdf * h[o] * cdf
+            dh[o] = cdf + h[o] * pdf
         gain *= one / np.sqrt(one + square * steps.tightness)
         across *= steps.tightness
         for o in range(d):
-            d_keep[o] += d_acc[o] * a[o] * z[o]
-            cdf, pdf = _cdf_pdf(h[o])
-            dh[o] = gain * (d_acc[o] - across * s[o]) * (cdf + h[o] * pdf)
+            dh[o] *= gain * (d_acc[o] - across * s[o])
         _add_back(dh, edges.main_weight, steps.main[b, i], da)
         v, e = steps.dendrite[b, i], steps.private[b, i]
         if v >= 0:

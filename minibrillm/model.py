@@ -132,6 +132,10 @@ class BriLLM:
         parameters = initialise(config, graph.n_nodes, graph.n_edges, rng, dtype)
         return cls(config, tokenizer, graph, parameters, backend)
 
+    def with_parameters(self, parameters: Parameters) -> BriLLM:
+        """The same model with other numbers."""
+        return BriLLM(self.config, self.tokenizer, self.graph, parameters, self.backend)
+
     @property
     def operations(self) -> ModuleType:
         """The module that computes: `minibrillm.kernels` or `minibrillm.reference`."""

@@ -16,11 +16,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minibrillm.config import MANY_NODES, TrainConfig
+from minibrillm.config import TrainConfig
 from minibrillm.corpus import Windows, as_documents
 from minibrillm.errors import UserError
 from minibrillm.evaluation import window_loss
 from minibrillm.optim import learning_rate
+from minibrillm.presets import MANY_NODES
 from minibrillm.rivals import F, Tensor, nn, torch  # says how to install it, if need be
 from minibrillm.training import Record, curve_part
 
@@ -323,8 +324,8 @@ class PeerTrainer:
     """Trains a peer as `minibrillm.training.Trainer` trains ours: same batches, same clock.
 
     What is measured on the way does not count as time. AdamW decays matrices only. The moving
-    average of the weights is evaluated; at the end the weights themselves replace it if their
-    held-out loss is lower.
+    average of the weights is evaluated, at the end the weights themselves too; `model` holds what
+    did best on the held-out text.
 
     Parameters
     ----------
@@ -348,12 +349,14 @@ class PeerTrainer:
             raise UserError(
                 f"sequence_length is {config.sequence_length}, but the model sees {limit} tokens"
             )
-        self.config, self.learner, self.model = config, peer, copy.deepcopy(peer)
+        self.config, self.learner = config, peer
+        self.averaged, self.model = copy.deepcopy(peer), copy.deepcopy(peer)
+        self.kept_loss = math.inf
         self.windows = Windows(train_ids, config.sequence_length)
         self.heldout_ids = curve_part(as_documents(heldout_ids))
         self.rng = np.random.default_rng([config.seed, 1])
         self.weights = list(peer.parameters())
-        self.average = [p.data for p in self.model.parameters()]
+        self.average = [p.data for p in self.averaged.parameters()]
         matrices = [p for p in self.weights if p.ndim > 1]
         others = [p for p in self.weights if p.ndim < 2]
         self.optimiser = torch.optim.AdamW(
@@ -408,9 +411,9 @@ class PeerTrainer:
                 every = config.evaluate_every
                 heldout = math.nan
                 if self.progress >= 1:
-                    heldout = self._choose_weights()
+                    heldout = min(self._score(self.averaged), self._score(self.learner))
                 elif every and self.step % every == 0:
-                    heldout = self.model.score(self.heldout_ids)
+                    heldout = self._score(self.averaged)
                 record = Record(
                     **{**vars(record), "seconds": self.seconds, "heldout_loss": heldout}
                 )
@@ -425,12 +428,13 @@ class PeerTrainer:
         self.learner.loss(tokens).backward()
         self.model.nll(tokens)
 
-    def _choose_weights(self) -> float:
-        """Keep the averaged weights or the last ones; returns the lower of their losses."""
-        averaged, last = (m.score(self.heldout_ids) for m in (self.model, self.learner))
-        if last < averaged:
-            self.model.load_state_dict(self.learner.state_dict())
-        return min(averaged, last)
+    def _score(self, candidate: Peer) -> float:
+        """Held-out loss; what did better than all before is kept."""
+        loss = candidate.score(self.heldout_ids)
+        if loss < self.kept_loss:
+            self.kept_loss = loss
+            self.model.load_state_dict(candidate.state_dict())
+        return loss
 
 
 @contextmanager

@@ -30,7 +30,7 @@ from minibrillm.checkpoint import (
 from minibrillm.config import ModelConfig, TrainConfig
 from minibrillm.corpus import Windows, as_documents
 from minibrillm.errors import UserError
-from minibrillm.evaluation import WINDOW, window_loss
+from minibrillm.evaluation import WINDOW, remedy, window_loss
 from minibrillm.functional import Rounding
 from minibrillm.model import BriLLM
 from minibrillm.ngram import KneserNey
@@ -67,7 +67,8 @@ class Record:
 def training_memory(
     config: ModelConfig, n_nodes: int, n_edges: int, width: int | None = None
 ) -> int:
-    """Bytes that training takes in float32: parameters, gradients, two moments, the average.
+    """Bytes that training takes in float32: parameters, gradients, two moments, the average, and
+    the best of it so far.
 
     The kernels add copies of what they pad to whole vectors (parameters and gradients), and of
     the synapses, transposed. Measured with 0.3 to 3.8 GB of parameters, the largest resident
@@ -87,7 +88,7 @@ def training_memory(
     size = 4 * config.n_parameters(n_nodes, n_edges)
     padded = 4 * config.replace(d_node=width).n_parameters(n_nodes, n_edges)
     copies = 2 * (width != config.d_node) + (config.edges == "three_part")
-    return 5 * size + copies * padded
+    return 6 * size + copies * padded
 
 
 _CGROUP = Path("/sys/fs/cgroup")  # the limits of a container on Linux
@@ -166,7 +167,11 @@ def with_negatives(tokens: Array, successors: Array) -> Array:
 
 
 class Trainer:
-    """Trains a model; `model` holds the averaged weights, which are evaluated and saved.
+    """Trains a model.
+
+    `averaged` holds the moving average of its weights, which is evaluated; `model` what is kept and
+    saved: the average at the step that did best on the held-out curve, so that longer training
+    never leaves a worse model. Until the first evaluation it is `averaged` itself.
 
     Parameters
     ----------
@@ -174,7 +179,7 @@ class Trainer:
         Its weights are the starting point.
     train_ids, heldout_ids : integer arrays (N,), or sequences of them
         Streams of tokens, or documents, whose ends no window crosses (`minibrillm.corpus.Windows`).
-        Nothing is chosen on the held-out text.
+        The step whose weights are kept is chosen on the held-out text, nothing else.
     config : TrainConfig
     run : Path, optional
         Folder for history and checkpoints; without it nothing is written.
@@ -205,13 +210,14 @@ class Trainer:
         self.windows = Windows(self.train_ids, config.sequence_length)
         self.rng = np.random.default_rng([config.seed, 1])
         weights = {name: array.copy() for name, array in model.parameters.items()}
-        self.learner = BriLLM(model.config, model.tokenizer, model.graph, weights, model.backend)
+        self.learner = model.with_parameters(weights)
         self.optimiser = AdamW(
             weights, config, model.operations, train_shared_edge=model.config.train_shared_edge
         )
-        self.model = BriLLM(
-            model.config, model.tokenizer, model.graph, self.optimiser.average, model.backend
-        )
+        self.averaged = model.with_parameters(self.optimiser.average)
+        self.model = self.averaged
+        self.kept_step: int | None = None
+        self.kept_loss = math.inf
         self.step = 0
         self.seconds = 0.0
         self.history: list[Record] = []
@@ -278,19 +284,28 @@ class Trainer:
         text = load_text(run)
         try:
             settings = {**state.settings["config"], **changes}
+            # A flag before it was a share.
+            settings["leave_one_out"] = float(settings.get("leave_one_out", 0))
             digest, random_state = (state.settings[k] for k in ("text_sha256", "random_state"))
         except (KeyError, TypeError) as error:
             raise UserError(f"the training state of {run} is damaged ({error})") from None
         if digest != text_digest(text["train"], text["heldout"]):
             raise UserError(f"{run / 'text.safetensors'} is not the text of this run; train anew")
         trainer = cls(model, text["train"], text["heldout"], TrainConfig.from_json(settings), run)
-        model = trainer.model  # the arrays that were read go as soon as they are copied
         try:
             for group, own in trainer._arrays().items():
-                kept = {name: state.arrays.pop(f"{group}.{name}") for name in own}
+                # Until a step is chosen, and before any ever was, the model is the average.
+                found = {name: state.arrays.pop(f"{group}.{name}", None) for name in own}
+                if group == "average" and all(a is None for a in found.values()):
+                    continue
+                kept = {name: array for name, array in found.items() if array is not None}
                 check_parameters(model.config, model.graph.n_nodes, model.graph.n_edges, kept)
                 for name, array in own.items():
-                    array[...] = kept[name]
+                    array[...] = kept[name]  # and what was read goes
+            if "kept_step" in state.settings:
+                trainer.kept_step = int(state.settings["kept_step"])
+                trainer.kept_loss = float(state.settings["kept_loss"])
+                trainer.model = model
             trainer.rng.bit_generator.state = random_state
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"the training state of {run} is damaged ({error})") from None
@@ -303,22 +318,28 @@ class Trainer:
         """Write a checkpoint, unless this step has one."""
         if self.run_folder is None or self._saved_step == self.step:
             return
-        arrays = {f"{g}.{n}": a for g, named in self._arrays().items() for n, a in named.items()}
+        groups = self._arrays()
+        if self.model is self.averaged:
+            del groups["average"]  # it is the model
+        arrays = {f"{g}.{n}": a for g, named in groups.items() for n, a in named.items()}
         settings: dict[str, Any] = {
             "config": self.config.to_json(),
             "backend": self.model.backend,
             "random_state": self.rng.bit_generator.state,
             "text_sha256": text_digest(self.train_ids, self.heldout_ids),
         }
+        if self.kept_step is not None:
+            settings |= {"kept_step": self.kept_step, "kept_loss": self.kept_loss}
         save_checkpoint(self.run_folder, self.model, TrainingState(self.step, arrays, settings))
         self._saved_step = self.step
 
     def _arrays(self) -> dict[str, Parameters]:
-        """What a resumed run needs besides the averaged weights."""
+        """What a resumed run needs besides the model."""
         return {
             "weights": self.learner.parameters,
             "mean": self.optimiser.mean,
             "square": self.optimiser.square,
+            "average": self.optimiser.average,
         }
 
     # ------------------------------------------------------------------------------------ loop
@@ -333,9 +354,28 @@ class Trainer:
             shares.append(self.seconds / (60 * self.config.minutes))
         return max(shares)
 
+    @property
+    def kept(self) -> tuple[int, int]:
+        """The step whose weights `model` has, and the last one."""
+        return self.step if self.kept_step is None else self.kept_step, self.step
+
     def heldout_loss(self) -> float:
         """Held-out nats per token of the averaged weights, on the part used for the curve."""
-        return window_loss(self.model, curve_part(self.heldout_ids))
+        return window_loss(self.averaged, curve_part(self.heldout_ids))
+
+    def _keep_if_best(self, heldout: float, last: bool) -> None:
+        """Keep the average as it is now if no step before was better on the held-out text."""
+        if not heldout < self.kept_loss:
+            return
+        self.kept_loss, self.kept_step = heldout, self.step
+        if last:  # nothing moves it any more
+            self.model = self.averaged
+        elif self.model is self.averaged:
+            copy = {name: array.copy() for name, array in self.optimiser.average.items()}
+            self.model = self.averaged.with_parameters(copy)
+        else:
+            for name, array in self.optimiser.average.items():
+                self.model.parameters[name][...] = array
 
     def train_step(self) -> Record:
         """Draw a batch, find the gradients, update; a loss that is not finite is a `UserError`."""
@@ -347,7 +387,7 @@ class Trainer:
             candidates = with_negatives(tokens, self._successors)
         extras = self._extras(tokens, self.rng)
         loss, gradients = self.learner.loss_and_gradients(tokens, candidates, weights, **extras)
-        if self._bigrams is None and "context_trust" in gradients:
+        if not self._leaves_one_out and "context_trust" in gradients:
             gradients["context_trust"][...] = 0  # counts that know the answer earn no trust
         if math.isfinite(loss):
             norm = self.optimiser.update(gradients, self.step + 1, rate)
@@ -358,7 +398,7 @@ class Trainer:
             )
             raise UserError(
                 f"the {what} at step {self.step + 1}; "
-                f"last good checkpoint: {last or 'none'}; try a smaller learning rate"
+                f"last good checkpoint: {last or 'none'}; {remedy(self.learner)}"
             )
         self.step += 1
         positions = config.batch_size * config.sequence_length
@@ -395,6 +435,7 @@ class Trainer:
                         began += time.perf_counter() - before
                     self.seconds = time.perf_counter() - began
                     last = self.progress >= 1  # the evaluation may have used up the time
+                    self._keep_if_best(heldout, last)
                 record = Record(
                     **{**vars(record), "seconds": self.seconds, "heldout_loss": heldout}
                 )
@@ -412,10 +453,16 @@ class Trainer:
                     raise Interrupted(f"interrupted after step {self.step}")
         return self.history
 
+    @property
+    def _leaves_one_out(self) -> bool:
+        """Whether this step counts an n-gram prior without what is to be foretold."""
+        share = self.config.leave_one_out
+        return self._bigrams is not None and int((self.step + 1) * share) > int(self.step * share)
+
     def _extras(self, tokens: Array, rng: np.random.Generator) -> dict[str, Any]:
         """What this run's gradients take besides the batch; dropout and rounding are drawn anew."""
         config = self.config
-        extras: dict[str, Any] = {} if self._bigrams is None else {"bigrams": self._bigrams}
+        extras: dict[str, Any] = {"bigrams": self._bigrams} if self._leaves_one_out else {}
         if config.dropout:
             parameters = self.learner.parameters
             dtype, d = next(iter(parameters.values())).dtype, self.learner.config.d_node

@@ -18,17 +18,12 @@ from conftest import Command, is_refused
 
 from minibrillm import comparison
 from minibrillm.comparison import Comparison, Curve, Parts, Row, Task, compare, three_parts
-from minibrillm.config import (
-    MANY_NODES,
-    ROUND_BELOW,
-    ModelConfig,
-    TrainConfig,
-    for_vocabulary,
-)
+from minibrillm.config import ModelConfig, TrainConfig
 from minibrillm.corpus import Corpus
 from minibrillm.errors import UserError
 from minibrillm.evaluation import stream_loss
 from minibrillm.ngram import loss_by_order
+from minibrillm.presets import MANY_NODES, ROUND_BELOW, for_vocabulary
 from minibrillm.training import Record
 
 matplotlib.use("Agg")
@@ -115,7 +110,7 @@ def test_many_nodes_make_mini_narrower_and_leave_the_others_alone() -> None:
         if preset == "mini":
             assert (config.d_node, training.batch_size) == (16, 32)
             assert training.round_below == ROUND_BELOW
-            assert training.leave_one_out
+            assert training.leave_one_out == 1
         else:
             assert (config, training) == given
     given = ModelConfig(), TrainConfig(steps=1)

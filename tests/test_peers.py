@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from conftest import random_ids
 
-from minibrillm.config import MANY_NODES, TrainConfig
+from minibrillm.config import TrainConfig
 from minibrillm.errors import UserError
 from minibrillm.evaluation import stream_loss, window_loss
+from minibrillm.presets import MANY_NODES
 
 torch = pytest.importorskip("torch")
 peers = importlib.import_module("minibrillm.peers")

@@ -199,7 +199,7 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path: Path, backend: str) -> Non
 @BACKENDS
 @pytest.mark.parametrize(
     "setting",
-    [{}, {"negatives": 3}, {"round_below": 0.05, "dropout": 0.3}, {"leave_one_out": True}],
+    [{}, {"negatives": 3}, {"round_below": 0.05, "dropout": 0.3}, {"leave_one_out": 0.5}],
     ids=str,
 )
 def test_a_resumed_run_is_the_same_run(
@@ -839,7 +839,7 @@ def test_an_infinite_gradient_changes_nothing(monkeypatch: pytest.MonkeyPatch) -
 
 def test_training_leaves_out_what_it_foretells_and_evaluation_does_not() -> None:
     trainer = loose(
-        tiny("mini7", prior_order=5), **LEARN | {"learning_rate": 1e-12}, leave_one_out=True
+        tiny("mini7", prior_order=5), **LEARN | {"learning_rate": 1e-12}, leave_one_out=1.0
     )
     seen = train(trainer)[0].train_loss
     known = trainer.learner.loss(trainer.windows.ids[None])
@@ -853,7 +853,7 @@ def test_trust_in_contexts_is_learned_by_their_length() -> None:
     text = "".join(rng.choice(["xab", "yac", "zad"]) for _ in range(300)) + text
     model = BriLLM.from_text(text, "mini7", d_node=8, backend="numpy", prior_order=3)
     ids = model.tokenizer.encode(text)
-    settings = config(**LEARN, leave_one_out=True)
+    settings = config(**LEARN, leave_one_out=1.0)
     trainer = Trainer(model, ids[:-60], ids[-60:], settings)
     before = trainer.learner.parameters["context_trust"].copy()
     np.testing.assert_array_equal(before, np.float32(model.config.prior_weight))
