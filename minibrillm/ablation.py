@@ -64,6 +64,7 @@ LADDER = (
     Rung("averaged weights", {}, _settings("mini", "average_decay")),
     Rung("leaky memory", {"memory": "leaky"}),
     Rung("no positions", {"positions": "none", "first_position": 0}),
+    Rung("signals are bounded", {"signal_bound": 8.0}),
     Rung("Hebbian prior", {"prior": "hebbian"}),
     Rung(
         "edges of three parts: mini",

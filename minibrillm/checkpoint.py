@@ -137,8 +137,10 @@ def load_model(run: Path, backend: str = "numba") -> BriLLM:
             f"reads format {FORMAT}: use the version that wrote it, or train again"
         )
     try:
-        # Before signals had a bound, none was written down.
-        config = ModelConfig.from_json({"signal_bound": 0.0, **about["config"]})
+        settings = about["config"]
+        if isinstance(settings, dict):  # before signals had a bound, none was written down
+            settings = {"signal_bound": 0.0, **settings}
+        config = ModelConfig.from_json(settings)
         tokenizer = tokenizer_from_json(about["tokenizer"])
         arrays = read_arrays(checkpoint / "model.safetensors")
         # Copies: what goes on with the graph alone must not keep the whole file on the disk.

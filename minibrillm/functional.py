@@ -255,27 +255,11 @@ def start_state(
     else:
         p = position_encoding(config.positions, 0, 1, d).astype(dtype)
         h = dtype.type(1 / d) + parameters["node_bias"][nodes] + p  # (B, d)
-        r = saturate(gelu(h), config.signal_bound)
+        r = gelu(h)
     recent = recent_tokens(config, None, nodes[:, None])
     if config.memory == "leaky":  # r_0 belongs to the memory
         return State(nodes, r, r, np.ones(d, dtype), 0.0, 0, recent), h
     return State(nodes, r, np.zeros_like(r), np.zeros(d, dtype), -np.inf, 0, recent), h
-
-
-def add_start_gradient(
-    d_node_bias: Array, config: ModelConfig, nodes: Array, h: Array, d_start: Array
-) -> None:
-    """Add the gradient of start signals r_0 to that of the node biases (eq. 1, 15).
-
-    Parameters
-    ----------
-    d_node_bias : array (V, d)
-    nodes : integer array (B,)
-    h, d_start : arrays (B, d)
-        Pre-activations of r_0 and gradient of r_0.
-    """
-    dy = saturate_backward(d_start, gelu(h), config.signal_bound)
-    np.add.at(d_node_bias, nodes, dy * gelu_derivative(h))
 
 
 def recent_tokens(config: ModelConfig, before: Array | None, tokens: Array) -> Array | None:

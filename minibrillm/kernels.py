@@ -47,7 +47,7 @@ from minibrillm.functional import (
     Schedule,
     State,
     Withheld,
-    add_start_gradient,
+    gelu_derivative,
     memory_schedule,
     memory_schedule_backward,
     position_encoding,
@@ -1095,7 +1095,7 @@ def path_backward(
         d_start = d_incoming[:, 0]
         if config.memory == "leaky":
             d_start = d_start + path.schedule.keep[0] * d_acc
-        add_start_gradient(gradients["node_bias"], config, tokens[:, 0], path.start, d_start)
+        np.add.at(gradients["node_bias"], tokens[:, 0], d_start * gelu_derivative(path.start))
     da_dot_a = np.einsum("bnd,bnd->nd", d_incoming, path.incoming)
     gradients.update(
         memory_schedule_backward(

@@ -83,7 +83,7 @@ def for_text(
     of_training = {name: value for name, value in changes.items() if name not in of_model}
     config, training = config.replace(**of_model), training.replace(**of_training)
     if config.edges == "three_part":
-        if "batch_size" not in given:  # shorter sequences, more of them
+        if not {"batch_size", "sequence_length"} & set(given):  # shorter, then more of them
             longer = TrainConfig.sequence_length // training.sequence_length
             training = training.replace(batch_size=training.batch_size * max(longer, 1))
         positions = training.batch_size * training.sequence_length

@@ -28,7 +28,6 @@ from minibrillm.functional import (
     Rounding,
     State,
     Withheld,
-    add_start_gradient,
     energy,
     energy_backward,
     gelu,
@@ -232,7 +231,7 @@ def path_backward(
             d_acc = keep[i] * d_acc + da / z[i]  # eq. 14
     if path.first == 0 and config.start == "node" and n > 0:
         d_start = da + keep[0] * d_acc if config.memory == "leaky" else da
-        add_start_gradient(gradients["node_bias"], config, tokens[:, 0], path.start, d_start)
+        np.add.at(gradients["node_bias"], tokens[:, 0], d_start * gelu_derivative(path.start))
     gradients.update(
         memory_schedule_backward(
             config, parameters, path.schedule, path.first, da_dot_a, d_keep, d_gain

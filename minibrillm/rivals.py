@@ -264,7 +264,7 @@ class Twin(nn.Module):
         """r_0 of sequences that begin at ``nodes``: (B,) -> (B, d) (eq. 1)."""
         if self.config.start == "ones":
             return torch.ones(len(nodes), self.d, dtype=self.dtype)
-        return self.signal(1 / self.d + self.node_bias[nodes] + self.encoding(1, first=0))
+        return F.gelu(1 / self.d + self.node_bias[nodes] + self.encoding(1, first=0))
 
     def signal(self, h: Tensor) -> Tensor:
         """What goes on along the path, of pre-activations (..., d) (eq. 6)."""

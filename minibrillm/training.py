@@ -294,11 +294,9 @@ class Trainer:
         trainer = cls(model, text["train"], text["heldout"], TrainConfig.from_json(settings), run)
         try:
             for group, own in trainer._arrays().items():
-                # Until a step is chosen, and before any ever was, the model is the average.
-                found = {name: state.arrays.pop(f"{group}.{name}", None) for name in own}
-                if group == "average" and all(a is None for a in found.values()):
-                    continue
-                kept = {name: array for name, array in found.items() if array is not None}
+                if group == "average" and not any(n.startswith("average.") for n in state.arrays):
+                    continue  # the average is the model itself
+                kept = {name: state.arrays.pop(f"{group}.{name}") for name in own}
                 check_parameters(model.config, model.graph.n_nodes, model.graph.n_edges, kept)
                 for name, array in own.items():
                     array[...] = kept[name]  # and what was read goes

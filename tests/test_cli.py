@@ -87,7 +87,7 @@ def test_from_text_to_text(minibrillm: Command, text: Path, tmp_path: Path, back
     assert (table.code, table.err) == (0, "")
     assert table.out.strip() in said.out  # the same scores as after training
     scores = json.loads(minibrillm("evaluate", out, "--backend", backend, "--json").out)
-    assert [row["model"] for row in scores["scores"]][-1] == "BriLLM, one stream"
+    assert [row["model"] for row in scores["scores"]][-1] == "BriLLM of step 3, one stream"
     for row in scores["scores"]:
         assert f"{row['nats_per_token']:.4f}" in table.out
 
@@ -216,7 +216,7 @@ def test_demo(minibrillm: Command, tmp_path: Path) -> None:
     assert (said.code, said.err) == (0, "")
     for part in ("not trained on, Chinese:", "not trained on, English:", "begins with '一天早上'"):
         assert part in said.out
-    assert said.out.count("BriLLM, document by document") == 2
+    assert said.out.count("BriLLM of step 1, document by document") == 2
     assert re.search(r"^一天早上.+$", said.out, re.MULTILINE)
     assert re.search(r"^One morning.+$", said.out, re.MULTILINE)
     for language in ("zh", "en"):
@@ -261,8 +261,8 @@ def test_a_corpus_once_cached_is_trained_on_by_name(
     assert minibrillm("corpus", "fetch", "mama").out == f"{cache / 'mama.txt'}\n"
     said = minibrillm("train", "mama", "--steps", 1, "--backend", "numpy", *FEW)
     assert (said.code, said.err) == (0, "")
-    assert load_training(Path("runs/mama-mini")).step == 1
-    said = minibrillm("evaluate", "runs/mama-mini", "mama", "--backend", "numpy")
+    assert load_training(Path("runs/mama-mini7")).step == 1
+    said = minibrillm("evaluate", "runs/mama-mini7", "mama", "--backend", "numpy")
     assert "one stream" in said.out
     (cache / "mama.txt").unlink()
     is_refused(minibrillm("corpus", "fetch", "mama"), "no connection to http://127.0.0.1:9/mama")
@@ -280,7 +280,7 @@ def test_folders_and_fields_are_documents(minibrillm: Command, tmp_path: Path) -
     said = minibrillm("train", "texts", "--out", "a", *few)
     assert (said.code, said.err) == (0, "")
     assert "tokens to train on in 18 documents" in said.out
-    assert "BriLLM, document by document" in said.out
+    assert "BriLLM of step 1, document by document" in said.out
     assert minibrillm("train", "texts.jsonl", "--field", "zh", "--out", "b", *few).code == 0
     a, b = (load_file(tmp_path / run / "text.safetensors") for run in "ab")
     assert a.keys() == b.keys()
@@ -304,7 +304,7 @@ def test_documents_are_crossed_if_asked(minibrillm: Command, tmp_path: Path) -> 
     said = minibrillm("train", "a.jsonl", "--cross-documents", *few)
     assert (said.code, said.err) == (0, "")
     assert "documents" not in said.out.split("graph")[0]
-    kept = load_file(tmp_path / "runs" / "a-mini" / "text.safetensors")
+    kept = load_file(tmp_path / "runs" / "a-mini7" / "text.safetensors")
     assert kept["train_lengths"].tolist() == [len("\n" + 9 * "line 0 of ten\n")]
 
 
@@ -447,7 +447,14 @@ def test_texts_that_cannot_be_read(minibrillm: Command, tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("n", [1, 2, 30])
+def test_a_short_text_gets_short_sequences(minibrillm: Command, tmp_path: Path) -> None:
+    (tmp_path / "short.txt").write_text(TEXT[:30], encoding="utf-8")
+    assert minibrillm("train", "short.txt", "--steps", 1, "--backend", "numpy").code == 0
+    said = minibrillm("train", "short.txt", "--steps", 1, "--sequence-length", 64, "--out", "b")
+    is_refused(said, "short.txt", "shorter than one sequence", "smaller --sequence-length")
+
+
+@pytest.mark.parametrize("n", [1, 2])
 def test_a_text_shorter_than_a_sequence(minibrillm: Command, tmp_path: Path, n: int) -> None:
     (tmp_path / "short.txt").write_text(TEXT[:n], encoding="utf-8")
     said = minibrillm("train", "short.txt", "--steps", 1)
@@ -667,7 +674,7 @@ def test_a_loss_that_is_no_number(minibrillm: Command, text: Path, tmp_path: Pat
     assert "Traceback" not in said.err
     last = said.err.splitlines()[-1]
     assert last.startswith("error: the ")
-    assert "smaller learning rate" in last
+    assert "smaller --learning-rate" in last
 
 
 # a process of its own

@@ -129,7 +129,8 @@ def test_a_signal_without_bound_is_an_infinite_loss(backend: str) -> None:
         assert stream_loss(model, [ids[:5], ids]) == math.inf
         assert window_loss(model, ids, 4) < math.inf
     assert [s.nats_per_token for s in result.scores] == [math.inf] * 2
-    assert "inf: the signal grew" in result.table()
+    assert "the signal grew past the largest number" in result.verdict
+    assert "--signal-bound 8" in result.table()
     in_json = json.loads(json.dumps(result.to_json(), allow_nan=False))
     assert [s["perplexity"] for s in in_json["scores"]] == [None] * 2
 
@@ -137,11 +138,12 @@ def test_a_signal_without_bound_is_an_infinite_loss(backend: str) -> None:
 def test_an_infinite_loss_does_not_hide_that_positions_ran_out() -> None:
     model = without_bound(tiny("paper", dtype=np.float32))
     ids = heldout(model, 200)
-    assert evaluate(model, ids).note.startswith("inf: ")
+    assert evaluate(model, ids).note == ""
+    assert "infinite" in evaluate(model, ids).verdict
     model = without_bound(tiny("released", max_positions=100, dtype=np.float32))
-    note = evaluate(model, ids).note
-    assert "knows 100 positions" in note
-    assert "inf: " in note
+    found = evaluate(model, ids)
+    assert "knows 100 positions" in found.note
+    assert "--signal-bound 8" in found.verdict
 
 
 # evaluate
@@ -268,7 +270,7 @@ def test_table_is_aligned() -> None:
     model = tiny()
     ids = model.tokenizer.encode(TEXT)
     found = evaluate(model, ids, ids)
-    head, *lines, note = found.table().splitlines()
+    head, *lines, note, verdict = found.table().splitlines()
     assert head.split() == ["nats/token", "perplexity", "bits/char", "bits/byte"]
     assert len(lines) == 5
     assert {len(line) for line in lines} == {len(head)}
@@ -278,18 +280,20 @@ def test_table_is_aligned() -> None:
         assert nats == f"{score.nats_per_token:.4f}"
         assert perplexity == f"{score.perplexity:.2f}"
     assert note == f"held-out text: {len(ids) - 1} tokens, {len(TEXT) - 1} characters"
+    assert verdict == found.verdict != ""
 
 
 def test_an_absurd_loss_does_not_overflow() -> None:
     class Hopeless(Echo):
-        tokenizer = tiny().tokenizer
+        tokenizer, graph, config = tiny().tokenizer, tiny().graph, tiny().config
 
         def nll(self, tokens: np.ndarray, state: int | None = None) -> tuple[np.ndarray, int]:
             return np.full((len(tokens), tokens.shape[1] - 1), 1e6), 0
 
     model: Any = Hopeless()
     found = evaluate(model, np.array([1, 2, 3]))
-    assert all(math.isfinite(score.perplexity) for score in found.scores)
+    assert [score.perplexity for score in found.scores] == [math.inf] * 2
+    assert "1e+06 nats per token are more than guessing blindly costs" in found.verdict
 
 
 def test_bytes_of_unknown_characters_are_those_of_the_text() -> None:

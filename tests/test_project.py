@@ -24,8 +24,10 @@ PACKAGE = ROOT / "minibrillm"
 IMPORT_ORDER = (
     "functional",
     "config",
+    "presets",
     "tokenizer",
     "corpus",
+    "small_texts",
     "ngram",
     "graph",
     "parameters",

@@ -133,13 +133,10 @@ def written_out(model: BriLLM, tokens: np.ndarray) -> np.ndarray:
     for sequence in tokens:
         start = np.ones(d)
         if config.start == "node":
-            start = turned_down(
-                gelu(
-                    1 / d
-                    + p["node_bias"][sequence[0]]
-                    + position_encoding(config.positions, 0, 1, d)[0]
-                ),
-                config.signal_bound,
+            start = gelu(
+                1 / d
+                + p["node_bias"][sequence[0]]
+                + position_encoding(config.positions, 0, 1, d)[0]
             )
         signals: list[np.ndarray] = []
         for i in range(len(sequence) - 1):
