@@ -35,9 +35,11 @@ from minibrillm.checkpoint import save_checkpoint
 from minibrillm.config import ModelConfig, TrainConfig
 from minibrillm.corpus import locate, read_text
 from minibrillm.errors import UserError
+from minibrillm.evaluation import number
 from minibrillm.functional import State
 from minibrillm.graph import TokenGraph
 from minibrillm.model import BriLLM
+from minibrillm.small_texts import MAKERS, small_text
 from minibrillm.tokenizer import CharacterTokenizer
 from minibrillm.training import Trainer
 
@@ -98,6 +100,8 @@ class Sizes:
     memory: tuple[int, int, int] = (2000, 25, 32)  # V, out-degree, d: 211 MB of parameters
     cold_starts: int = 3
     warm_starts: int = 7
+    texts: tuple[str, ...] = ()  # of `small_texts.MAKERS`; none: all
+    text_minutes: float = 0.5
 
 
 FULL = Sizes()
@@ -114,6 +118,8 @@ QUICK = Sizes(
     vocabularies=(128, 256, 512, 1024),
     cold_starts=1,
     warm_starts=3,
+    texts=("templates, zh, 2 kB", "music", "ab × 2000"),
+    text_minutes=0.05,
 )
 
 
@@ -850,6 +856,47 @@ def start(bench: Bench) -> Section:
     return out
 
 
+# --------------------------------------------------------------------------- 7. texts of many kinds
+
+
+def texts(bench: Bench) -> Section:
+    """What `minibrillm train TEXT --minutes 0.5` reaches on small texts of many kinds."""
+    out = Section(
+        "small texts: nats per token held out, `minibrillm train TEXT --minutes 0.5`",
+        ("", "bytes", "n-gram", "windows", "stream", "lead", "step", ""),
+    )
+    leads = []
+    with tempfile.TemporaryDirectory() as name:
+        for k, kind in enumerate(bench.sizes.texts or tuple(MAKERS)):
+            bench.note(f"texts: {kind}")
+            file, run = Path(name) / f"{k}.txt", str(Path(name) / f"run{k}")
+            file.write_text(small_text(kind), encoding="utf-8")
+            train = ["train", str(file), "--minutes", str(bench.sizes.text_minutes), "--out", run]
+            _run("-m", "minibrillm", *train)
+            found = json.loads(_run("-m", "minibrillm", "evaluate", run, "--json"))
+            *_, ngram, windows, stream = (
+                math.inf if s["nats_per_token"] is None else s["nats_per_token"]
+                for s in found["scores"]
+            )
+            lead = ngram - min(windows, stream)
+            leads.append(lead)
+            step = re.search(r"of step (\d+)", found["scores"][-1]["model"])
+            verdict = found["verdict"]
+            losses = [number(x) for x in (ngram, windows, stream)]
+            size = f"{file.stat().st_size:,}"
+            said = verdict.split(" by ")[0].split(":")[0]
+            row = (kind, size, *losses, f"{lead:+.4f}", step[1] if step else "", said)
+            out.rows.append(row)
+            out.figures[f"text {kind}"] = {**found, "lead": lead}
+    ahead = sum(lead > 0 for lead in leads)
+    out.notes.append(
+        f"ahead of the best n-gram in {ahead} of {len(leads)}, at the worst {min(leads):+.4f}; the "
+        "step is the one whose weights did best and are kept"
+    )
+    out.figures |= {"texts": len(leads), "texts_ahead": ahead, "texts_worst_lead": min(leads)}
+    return out
+
+
 def _run(*arguments: str, **environment: str) -> str:
     """What a fresh Python writes; a `UserError` with its last words if it fails."""
     done = subprocess.run(
@@ -868,16 +915,21 @@ def _run(*arguments: str, **environment: str) -> str:
 # -------------------------------------------------------------------------------------- the whole
 
 SECTIONS: dict[str, Callable[[Bench], Section]] = {
-    f.__name__: f for f in (limit, training, generation, growth, memory, start)
+    f.__name__: f for f in (limit, training, generation, growth, memory, start, texts)
 }
+_ON_REQUEST = {"texts"}  # it takes many minutes
 
 
 def check_sections(names: Sequence[str]) -> list[str]:
-    """The sections asked for, in their order; all if none. An unknown name is a `UserError`."""
+    """The sections asked for, in their order; if none, all but what takes very long.
+
+    An unknown name is a `UserError`.
+    """
     for name in names:
         if name not in SECTIONS:
             raise UserError(f"there is no section {name!r}; choose from {', '.join(SECTIONS)}")
-    return [name for name in SECTIONS if name in names or not names]
+    wanted = names or SECTIONS.keys() - _ON_REQUEST
+    return [name for name in SECTIONS if name in wanted]
 
 
 def complete(figures: Mapping[str, Any]) -> dict[str, Any]:

@@ -832,7 +832,8 @@ def bench(
     section: Annotated[
         list[str] | None,
         typer.Option(
-            help="limit, training, generation, growth, memory or start; again for more (all)."
+            help="limit, training, generation, growth, memory, start, or texts (20 minutes, only "
+            "on request); again for more."
         ),
     ] = None,
     json_file: Annotated[
