@@ -25,7 +25,7 @@ from minibrillm.evaluation import WINDOW, stream_loss, window_loss
 from minibrillm.graph import TokenGraph
 from minibrillm.model import BriLLM
 from minibrillm.ngram import KneserNey, loss_by_order
-from minibrillm.presets import MANY_NODES, for_vocabulary
+from minibrillm.presets import MANY_NODES, for_text, for_vocabulary
 from minibrillm.tokenizer import Tokenizer, train_tokenizer
 from minibrillm.training import Record, Trainer, check_memory, free_memory
 
@@ -520,37 +520,35 @@ def chosen(
     return _model(name, task, trained, readings(trained[0]), {**settings, "grid": grid})
 
 
-# `mini` and `mini7`, the likeliest first, by the validation part: width, and decay, which small
-# texts need more of. Much time is better spent on wide nodes.
+# `mini` and `mini7` are tried with the settings that fit the text (`for_text`), then with these.
 _LETTERS: tuple[dict[str, Any], ...] = (
-    {"d_node": 48, "weight_decay": 1.0},
     {"d_node": 32, "weight_decay": 1.0},
-    {"d_node": 64, "weight_decay": 1.0},
-)
-_LETTERS_LONG: tuple[dict[str, Any], ...] = (
-    {"d_node": 64, "weight_decay": 1.5, "dropout": 0.2},
     {"d_node": 64, "weight_decay": 1.5},
-    _LETTERS[0],
 )
 _MANY: tuple[dict[str, Any], ...] = (
-    {"d_node": 16, "weight_decay": 1.2},
     {"d_node": 32, "weight_decay": 6.0},
     {"d_node": 24, "weight_decay": 3.0},
 )
-_LONG = 5.0  # minutes
 
 
-def _our_grid(task: Task) -> tuple[dict[str, Any], ...]:
-    if task.n_nodes > MANY_NODES:
-        return _MANY
-    return _LETTERS_LONG if task.minutes >= _LONG else _LETTERS
+def _our_grid(task: Task, preset: str) -> tuple[dict[str, Any], ...]:
+    lengths, n_heldout = (list(map(len, task.ids[part])) for part in ("train", "validation"))
+    given = ModelConfig.preset(preset), TrainConfig.preset(preset, minutes=task.minutes)
+    fitted = for_text(task.n_nodes, lengths, sum(n_heldout), *given)
+    changes = {
+        name: value
+        for new, old in zip(fitted, given, strict=True)
+        for name, value in new.to_json().items()
+        if value != old.to_json()[name]
+    }
+    return (changes, *(_MANY if task.n_nodes > MANY_NODES else _LETTERS))
 
 
 def _ours(
     task: Task, preset: str, n_candidates: int, note: Callable[[str], None]
 ) -> Iterator[Model]:
     """``mini`` or ``mini7``."""
-    yield _brillm(task, preset, f"BriLLM {preset}", _our_grid(task)[:n_candidates], note)
+    yield _brillm(task, preset, f"BriLLM {preset}", _our_grid(task, preset)[:n_candidates], note)
 
 
 def _released(task: Task, note: Callable[[str], None]) -> Iterator[Model]:

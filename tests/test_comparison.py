@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import math
@@ -23,7 +24,7 @@ from minibrillm.corpus import Corpus
 from minibrillm.errors import UserError
 from minibrillm.evaluation import stream_loss
 from minibrillm.ngram import loss_by_order
-from minibrillm.presets import MANY_NODES, ROUND_BELOW, for_vocabulary
+from minibrillm.presets import MANY_NODES, ROUND_BELOW, for_text, for_vocabulary
 from minibrillm.training import Record
 
 matplotlib.use("Agg")
@@ -118,6 +119,31 @@ def test_many_nodes_make_mini_narrower_and_leave_the_others_alone() -> None:
     assert (config.d_node, training.batch_size) == (8, 5)
     given = ModelConfig(), TrainConfig(steps=1, round_below=0.1)
     assert for_vocabulary(9999, *given)[1].round_below == 0.1
+
+
+@pytest.mark.parametrize("n_nodes", [66, MANY_NODES + 1])
+@pytest.mark.parametrize("minutes", [1.0, 10.0])
+@pytest.mark.parametrize("n", [900, 10**6])
+def test_the_first_candidate_is_what_fits_the_text(
+    n_nodes: int, minutes: float, n: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = task_of()
+    monkeypatch.setattr(Task, "n_nodes", n_nodes)
+    task.ids["train"] = [np.zeros(n, np.int64)]
+    task = dataclasses.replace(task, minutes=minutes)
+    found: list[tuple[ModelConfig, TrainConfig]] = []
+
+    def train(task: Task, config: ModelConfig, training: TrainConfig, seed: int) -> None:
+        found.append((config, training))
+
+    monkeypatch.setattr(comparison, "train_brillm", train)
+    first, *others = comparison._our_grid(task, "mini7")
+    comparison._train_preset(task, "mini7", first, seed=0)
+    given = ModelConfig.preset("mini7"), TrainConfig.preset("mini7", minutes=minutes)
+    n_heldout = sum(map(len, task.ids["validation"]))
+    assert found == [for_text(n_nodes, [n], n_heldout, *given)]
+    assert len(others) == 2
+    assert first not in others
 
 
 # n-grams
