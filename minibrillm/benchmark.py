@@ -887,7 +887,7 @@ def texts(bench: Bench) -> Section:
             said = verdict.split(" by ")[0].split(":")[0]
             row = (kind, size, *losses, f"{lead:+.4f}", step[1] if step else "", said)
             out.rows.append(row)
-            out.figures[f"text {kind}"] = {**found, "lead": lead}
+            out.figures |= {f"lead, {kind}": max(lead, -1e9), f"verdict, {kind}": verdict}
     ahead = sum(lead > 0 for lead in leads)
     out.notes.append(
         f"ahead of the best n-gram in {ahead} of {len(leads)}, at the worst {min(leads):+.4f}; the "

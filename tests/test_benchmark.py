@@ -58,6 +58,8 @@ TINY = Sizes(
     degrees=(2, 4, 8, 16),
     widths=(2, 3, 4, 5),
     vocabularies=(16, 24, 32, 48),
+    texts=("ab × 2000", "idioms, 2 kB"),
+    text_minutes=0.01,
     memory=(50, 4, 4),
     cold_starts=1,
     warm_starts=1,
@@ -280,7 +282,7 @@ def test_every_section_and_every_key(
     code, out, err = bench("--quick", "--json", "all.json")
     assert (code, err) == (0, "")
     titles = [line for line in out.splitlines() if line.startswith("== ")]
-    assert len(titles) == len(SECTIONS) == 6
+    assert len(titles) == len(SECTIONS) - 1 == 6  # texts only on request
     found: dict[str, Any] = json.loads(Path("all.json").read_text(encoding="utf-8"))
     for name, value in found.items():
         assert value is None or isinstance(value, bool | int | float | str), name
@@ -329,6 +331,22 @@ def test_one_section_on_given_texts(
     assert found["operations_per_step_zh4"] == 6 * 4**2 * 16 * (5 + 1)
     assert found["share_of_sgemm"] > 0
     assert found["cold_start_s"] is None
+
+
+def test_small_texts_on_request(bench: Callable[..., tuple[int, str, str]]) -> None:
+    code, out, err = bench("--section", "texts", "--json", "texts.json")
+    assert (code, err) == (0, "")
+    assert out.count("\n== ") == 1
+    found = json.loads(Path("texts.json").read_text(encoding="utf-8"))
+    assert found["texts"] == 2
+    leads = [found[f"lead, {kind}"] for kind in TINY.texts]
+    assert found["texts_ahead"] == sum(lead > 0 for lead in leads)
+    assert found["texts_worst_lead"] == min(leads) > -1
+    for kind, lead in zip(TINY.texts, leads, strict=True):
+        (row,) = (line for line in out.splitlines() if line.startswith(kind))
+        assert f"{lead:+.4f}" in row
+        ahead = found[f"verdict, {kind}"].startswith("BriLLM is ahead")
+        assert ahead == (lead >= 0.001)
 
 
 def test_without_torch(
