@@ -159,7 +159,8 @@ class ModelConfig(_Record):
     initial_range : float
         Weights start uniform in ± this (synapses at zero).
     signal_bound : float
-        c: the longest a signal can get (MODEL.md, eq. 6); 0: no bound.
+        What c starts from, the length that no signal reaches (MODEL.md, eq. 6); it is learned.
+        0: no bound.
 
     Raises
     ------
@@ -234,6 +235,8 @@ class ModelConfig(_Record):
             shapes["position_logits"] = (self.max_positions,)
         elif self.memory == "leaky":
             shapes["decay_logit"] = (d,)
+        if self.signal_bound:
+            shapes["log_bound"] = (1,)
         if self.prior == "ngrams":
             shapes["context_trust"] = (self.prior_order,)
         return shapes

@@ -47,6 +47,11 @@ def gelu_derivative(h: Array) -> Array:
     return ndtr(h) + h * np.exp(-0.5 * h * h) * h.dtype.type(1 / np.sqrt(2 * np.pi))
 
 
+def signal_bound(parameters: Mapping[str, Array]) -> float:
+    """c, the length that no signal reaches; 0: there is no bound (MODEL.md, eq. 6)."""
+    return float(np.exp(parameters["log_bound"][0])) if "log_bound" in parameters else 0.0
+
+
 def saturate(y: Array, bound: float) -> Array:
     """The signal that an answer sends on, q y with q = 1 / √(1 + ‖y‖² / c²) (MODEL.md, eq. 6).
 
@@ -58,21 +63,18 @@ def saturate(y: Array, bound: float) -> Array:
     bound : float
         c; 0: no bound, q = 1.
     """
-    return y if bound == 0 else y * _saturation(y, bound)
+    return y if bound == 0 else y / np.hypot(1, energy(y / bound))[..., None]
 
 
-def saturate_backward(d_signal: Array, y: Array, bound: float) -> Array:
-    """Gradient of `saturate` in y: q (ds - q² y ⟨y, ds⟩ / c²), (..., d) (MODEL.md, eq. 15)."""
+def saturate_backward(d_signal: Array, y: Array, bound: float) -> tuple[Array, Array]:
+    """Gradients of `saturate` in y and in log c, (..., d) and (...) (MODEL.md, eq. 15)."""
     if bound == 0:
-        return d_signal
-    q = _saturation(y, bound)
+        return d_signal, np.zeros_like(d_signal[..., 0])
+    q = 1 / np.hypot(1, energy(y / bound))[..., None]
     s = q * y / bound
-    return q * (d_signal - s * np.einsum("...d,...d->...", s, d_signal)[..., None])
-
-
-def _saturation(y: Array, bound: float) -> Array:
-    """q, (..., 1)."""
-    return 1 / np.hypot(1, energy(y / bound))[..., None]
+    along = np.einsum("...d,...d->...", s, d_signal)
+    squared = np.einsum("...d,...d->...", s, s)  # ‖s‖² / c² = 1 - q²
+    return q * (d_signal - s * along[..., None]), bound * along * squared
 
 
 def energy(y: Array) -> Array:

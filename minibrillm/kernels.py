@@ -53,6 +53,7 @@ from minibrillm.functional import (
     position_encoding,
     position_shares,
     recent_tokens,
+    signal_bound,
     start_state,
 )
 
@@ -848,7 +849,12 @@ class _Steps(NamedTuple):
 
 
 def _steps(
-    graph: TokenGraph, config: ModelConfig, tokens: Array, schedule: Schedule, width: int
+    parameters: Mapping[str, Array],
+    graph: TokenGraph,
+    config: ModelConfig,
+    tokens: Array,
+    schedule: Schedule,
+    width: int,
 ) -> _Steps:
     u, v = tokens[:, :-1], tokens[:, 1:]
     edge = graph.edge(u, v)
@@ -859,7 +865,8 @@ def _steps(
         parts = np.ascontiguousarray(u), np.ascontiguousarray(v), edge
     z = _pad(schedule.normaliser, width)
     z[:, config.d_node :] = 1
-    tightness = schedule.gain.dtype.type(config.signal_bound and config.signal_bound**-2.0)
+    bound = signal_bound(parameters)
+    tightness = schedule.gain.dtype.type(bound and bound**-2.0)
     return _Steps(*parts, _pad(schedule.keep, width), schedule.gain, z, tightness)
 
 
@@ -943,7 +950,8 @@ def path_forward(
     incoming = np.empty((n_streams, n, width), dtype)
     pre_activation, signal = np.empty_like(incoming), np.empty_like(incoming)
     a, acc = _pad(state.incoming, width).copy(), _pad(state.accumulator, width).copy()
-    edges, steps = _edges(parameters, config, width), _steps(graph, config, tokens, schedule, width)
+    edges = _edges(parameters, config, width)
+    steps = _steps(parameters, graph, config, tokens, schedule, width)
     work = _Forward(_pad(encoding, width), a, acc, incoming, pre_activation, signal)
     if n_streams == 1:  # as in generation: nothing to run in parallel, nor to compile for that
         _stream_forward(edges, steps, work, 0)
@@ -973,6 +981,7 @@ class _Backward(NamedTuple):
     d_acc: Array
     d_keep: Array
     d_gain: Array
+    d_log_bound: Array
 
 
 @_jit(fastmath=_FLAGS)
@@ -992,10 +1001,11 @@ def _stream_backward(edges: _Edges, steps: _Steps, f: _Backward, b: int) -> None
             cdf, pdf = _cdf_pdf(h[o])
             square += h[o] * cdf * h[o] * cdf
             dh[o] = cdf + h[o] * pdf
-        gain *= one / np.sqrt(one + square * steps.tightness)
+        q = one / np.sqrt(one + square * steps.tightness)
         across *= steps.tightness
+        f.d_log_bound[b, i] = gain * across * q * q * square
         for o in range(d):
-            dh[o] *= gain * (d_acc[o] - across * s[o])
+            dh[o] *= gain * q * (d_acc[o] - across * s[o])
         _add_back(dh, edges.main_weight, steps.main[b, i], da)
         v, e = steps.dendrite[b, i], steps.private[b, i]
         if v >= 0:
@@ -1072,11 +1082,14 @@ def path_backward(
     d_incoming = d_incoming.copy() if d_incoming is competition.d_incoming else d_incoming
     dh = np.empty_like(d_incoming)
     d_acc, d_keep = (np.zeros((n_streams, width), dtype) for _ in range(2))
-    d_gain = np.empty((n_streams, n), dtype)
-    steps = _steps(graph, config, tokens, path.schedule, width)
+    d_gain, d_log_bound = (np.empty((n_streams, n), dtype) for _ in range(2))
+    steps = _steps(parameters, graph, config, tokens, path.schedule, width)
     signal, pre_activation = _pad(path.signal, width), _pad(path.pre_activation, width)
-    work = _Backward(incoming, signal, pre_activation, d_incoming, dh, d_acc, d_keep, d_gain)
+    sums = d_acc, d_keep, d_gain, d_log_bound
+    work = _Backward(incoming, signal, pre_activation, d_incoming, dh, *sums)
     _run_path_back(_edges(parameters, config, width), steps, work)
+    if "log_bound" in gradients:
+        gradients["log_bound"] += d_log_bound.sum()
     edges = _edges(gradients, config, width)
     a, flat_dh = incoming.reshape(-1, width), dh.reshape(-1, width)
     scratch = _scratch("outer", (numba.get_num_threads(), 2 * _GATHERED * width), dtype)

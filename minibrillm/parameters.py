@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -34,7 +35,7 @@ def initialise(
     Weights are uniform in ± ``config.initial_range`` (synapses zero, so that an edge starts as
     axon + dendrite). Biases are uniform likewise, but zero for the parts of a three-part edge.
     ρ is spread evenly over [-2, 3]: time constants from 0.5 to 21 steps. α starts at 0, a plain
-    mean; κ at ``config.prior_weight``.
+    mean; κ at ``config.prior_weight``; c at ``config.signal_bound``.
 
     Parameters
     ----------
@@ -53,6 +54,8 @@ def initialise(
     for name, shape in config.shapes(n_nodes, n_edges).items():
         if name == "decay_logit":
             array = np.linspace(-2, 3, shape[0]).astype(dtype)
+        elif name == "log_bound":
+            array = np.full(shape, math.log(config.signal_bound), dtype)
         elif name == "context_trust":
             array = np.full(shape, config.prior_weight, dtype)
         elif name in _ZERO_AT_FIRST:
@@ -76,7 +79,7 @@ def decays(name: str) -> bool:
 
     The matrices of edges decay (private, shared, axon, dendrite, synapse) and so does a
     synapse's bias, since a synapse is an addition that must earn its place. Other biases,
-    λ, α and κ do not.
+    λ, α, κ and c do not.
     """
     return name.endswith("weight") or name == "synapse_bias"
 

@@ -42,6 +42,7 @@ from minibrillm.functional import (
     round_at_random,
     saturate,
     saturate_backward,
+    signal_bound,
     start_state,
 )
 
@@ -163,13 +164,14 @@ def path_forward(
         config.positions, state.position + config.first_position, n, d
     ).astype(dtype)
 
+    bound = signal_bound(parameters)
     incoming = np.empty((n_streams, n, d), dtype)
     signal, pre_activation = np.empty_like(incoming), np.empty_like(incoming)
     a, acc = state.incoming, state.accumulator  # (B, d)
     for i in range(n):
         weight, bias = edges_between(parameters, graph, config, tokens[:, i], tokens[:, i + 1])
         h = np.einsum("bi,bio->bo", a, weight) + bias + encoding[i]  # (B, d), eq. 4
-        s = saturate(gelu(h), config.signal_bound)  # eq. 6
+        s = saturate(gelu(h), bound)  # eq. 6
         incoming[:, i], pre_activation[:, i], signal[:, i] = a, h, s
         acc = schedule.keep[i] * acc + schedule.gain[i] * s  # eq. 7
         a = acc / schedule.normaliser[i + 1]
@@ -213,6 +215,7 @@ def path_backward(
     n = tokens.shape[1] - 1
     keep, gain, z = path.schedule.keep, path.schedule.gain, path.schedule.normaliser
     gradients, d_incoming = competition.gradients, competition.d_incoming
+    bound = signal_bound(parameters)
     d_keep, d_gain, da_dot_a = np.zeros_like(z[0]), np.zeros_like(gain), np.zeros_like(keep)
     d_acc = np.zeros_like(path.start)  # dacc_{i+1}, (B, d); the last signal reaches nothing
     for i in reversed(range(n)):
@@ -220,7 +223,9 @@ def path_backward(
         ds = gain[i] * d_acc  # eq. 14
         d_gain[i] = (d_acc * s).sum()  # towards eq. 19
         d_keep += (d_acc * a * z[i]).sum(axis=0)  # acc_i = a_i z_i, towards eq. 18
-        dy = saturate_backward(ds, gelu(h), config.signal_bound)  # eq. 15
+        dy, d_log_bound = saturate_backward(ds, gelu(h), bound)  # eq. 15
+        if bound:
+            gradients["log_bound"] += d_log_bound.sum()
         dh = dy * gelu_derivative(h)
         u, v = tokens[:, i], tokens[:, i + 1]
         add_edge_gradient(gradients, graph, config, u, v, a[:, :, None] * dh[:, None, :], dh)

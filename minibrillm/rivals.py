@@ -139,6 +139,7 @@ class Twin(nn.Module):
     node_bias: nn.Parameter
     position_logits: nn.Parameter
     decay_logit: nn.Parameter
+    log_bound: nn.Parameter
     # The graph. The class of unseen targets goes by the number V.
     slot: Tensor  # (V, V + 1) index of the private edge plus 1; 0: none
     first: Tensor  # (V,) index of the first private edge of each source
@@ -274,7 +275,7 @@ class Twin(nn.Module):
         """Answers (..., d), the loud ones turned down (eq. 6)."""
         if self.config.signal_bound == 0:
             return y
-        return y * torch.rsqrt(1 + (y / self.config.signal_bound).square().sum(-1, keepdim=True))
+        return y * torch.rsqrt(1 + (y / self.log_bound.exp()).square().sum(-1, keepdim=True))
 
     def encoding(self, n: int, first: int) -> Tensor:
         """P_first … P_{first+n-1}, (n, d)."""

@@ -69,6 +69,7 @@ def random_model(
 def without_bound(model: BriLLM) -> BriLLM:
     """The model itself, its edges so strong that a signal outgrows its numbers."""
     model.config = model.config.replace(signal_bound=0.0)
+    model.parameters.pop("log_bound", None)
     kind = "axon" if "axon_weight" in model.parameters else "edge"
     model.parameters[f"{kind}_weight"] *= 40
     model.parameters[f"{kind}_bias"] += 1

@@ -18,7 +18,7 @@ from minibrillm.checkpoint import kept_steps, load_model, read_json, save_checkp
 from minibrillm.config import ModelConfig, TrainConfig
 from minibrillm.corpus import as_documents, longest_run
 from minibrillm.evaluation import Evaluation, evaluate, number, window_loss
-from minibrillm.functional import saturate, saturate_backward
+from minibrillm.functional import saturate, saturate_backward, signal_bound
 from minibrillm.model import BriLLM
 from minibrillm.presets import MANY_NODES, for_text
 from minibrillm.small_texts import MAKERS, fill, small_text
@@ -37,7 +37,7 @@ TEXT = "我爱妈妈，妈妈爱我。I love my mom, my mom loves me. " * 12
 def test_no_signal_is_longer_than_the_bound(variant: str, dtype: type, backend: str) -> None:
     """MODEL.md, "How large a signal can grow", where matrices are as large as numbers allow."""
     model = random_model(VARIANTS[variant], dtype=dtype, backend=backend)
-    bound = model.config.signal_bound
+    bound = signal_bound(model.parameters)
     tokens = random_ids(4 * 40, 9, np.random.default_rng(1)).reshape(4, 40)
     for factor in (0.1, 1, 40, 1e6):
         for name, array in model.parameters.items():
@@ -65,13 +65,18 @@ def test_a_quiet_answer_goes_on_as_it_is_and_of_a_loud_one_the_direction() -> No
 def test_the_gradient_of_a_saturated_signal_is_that_of_central_differences() -> None:
     rng = np.random.default_rng(0)
     y, ds = rng.normal(size=(6, 5)) * 10 ** rng.uniform(-2, 2, (6, 1)), rng.normal(size=(6, 5))
-    found, step = saturate_backward(ds, y, 1.3), 1e-6
+    (found, d_log_bound), step = saturate_backward(ds, y, 1.3), 1e-6
     for index in np.ndindex(y.shape):
         change = np.zeros_like(y)
         change[index] = step * max(abs(y[index]), 1e-3)
         slope = ((saturate(y + change, 1.3) - saturate(y - change, 1.3)) * ds).sum()
         assert found[index] == pytest.approx(slope / (2 * change[index]), rel=1e-5, abs=1e-8)
-    np.testing.assert_array_equal(saturate_backward(ds, y, 0.0), ds)
+    wider, tighter = (saturate(y, 1.3 * math.exp(x)) for x in (step, -step))
+    slope = ((wider - tighter) * ds).sum(axis=1) / (2 * step)
+    np.testing.assert_allclose(d_log_bound, slope, rtol=1e-6, atol=1e-9)
+    unbounded, nothing = saturate_backward(ds, y, 0.0)
+    np.testing.assert_array_equal(unbounded, ds)
+    assert not nothing.any()
 
 
 def test_a_checkpoint_from_before_the_bound_has_none(tmp_path: Path) -> None:

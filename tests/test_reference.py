@@ -167,7 +167,8 @@ def written_out(model: BriLLM, tokens: np.ndarray) -> np.ndarray:
                 logits = logits + far * np.log(graph.ngrams.conditional(sequence[: i + 1]))
             true = sequence[i + 1]
             out.append(np.log(np.exp(logits).sum()) - logits[true])
-            signals.append(turned_down(answers[true], config.signal_bound))
+            bound = np.exp(p["log_bound"][0]) if config.signal_bound else 0.0
+            signals.append(turned_down(answers[true], bound))
     return np.reshape(out, (len(tokens), -1))
 
 
