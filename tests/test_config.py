@@ -25,7 +25,7 @@ def test_parameter_counts_are_the_published_ones() -> None:
 
 def test_parameters_of_mini_are_two_per_node_and_one_per_synapse() -> None:
     d, v, e = 32, 66, 1380
-    expected = (2 * v + e) * (d * d + d) + v * d + d
+    expected = (2 * v + e) * (d * d + d) + v * d + d + 1  # the last is the bound
     assert ModelConfig.preset("mini").n_parameters(v, e) == expected
 
 
@@ -99,6 +99,8 @@ def test_initial_parameters(name: str) -> None:
         np.testing.assert_array_equal(array, again[array_name])
         if array_name == "context_trust":
             assert (array == config.prior_weight).all()
+        elif array_name == "log_bound":
+            np.testing.assert_allclose(np.exp(array), config.signal_bound, rtol=1e-6)
         elif array_name != "decay_logit":
             assert np.abs(array).max() <= config.initial_range
     check_parameters(config, 11, 17, parameters)

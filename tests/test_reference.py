@@ -104,7 +104,10 @@ def test_gradients_of_rounded_probabilities_are_right_on_average(variant: str) -
             far = max(far, float(np.abs(gradient - exact[name]).max()))
     assert far > 1e-3
     for name, gradient in exact.items():
-        assert np.abs(mean[name] - gradient).max() < 0.05 * np.abs(gradient).max(), name
+        scale = np.abs(gradient).max()
+        if name == "log_bound":  # one number, a sum over all positions that nearly cancels
+            scale = max(scale, 2e-3)
+        assert np.abs(mean[name] - gradient).max() < 0.05 * scale, name
 
 
 @pytest.mark.parametrize("backend", ["numpy", "numba"])
