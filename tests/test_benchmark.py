@@ -91,7 +91,7 @@ def test_work_of_three_part_edges_by_hand(triangle: TokenGraph) -> None:
     config = ModelConfig(d_node=2, prior="none", start="ones", memory="chain")
     work = count_work(triangle, config, np.array([[0, 1], [2, 0]]))
     assert (work.path, work.competition) == (24 * 2, 24 * 2 * 3)  # all V = 3 compete
-    assert work.optimiser == (3 + 3 + 3) * 6 * 44  # axons, dendrites, synapses
+    assert work.optimiser == ((3 + 3 + 3) * 6 + 1) * 44  # axons, dendrites, synapses, the bound
 
 
 def test_work_scales_to_the_positions_of_a_batch(triangle: TokenGraph) -> None:
@@ -379,7 +379,7 @@ def test_another_loss_is_an_error(
 
 def test_memory_is_measured_in_a_process() -> None:
     section = benchmark.memory(Bench(TINY))
-    assert section.figures["parameter_bytes"] == 4 * (201 * 20 + 50 * 4 + 4)
+    assert section.figures["parameter_bytes"] == 4 * (201 * 20 + 50 * 4 + 4 + 1)
     if benchmark.peak_memory() is not None:
         assert section.figures["peak_bytes"] >= 0
 
