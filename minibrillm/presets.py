@@ -13,6 +13,13 @@ from minibrillm.config import ModelConfig, TrainConfig
 MANY_NODES = 500  # above, what is right for letters takes too long
 ROUND_BELOW = 1 / 64  # then gradients of rare targets are drawn: half the time, a few percent noise
 
+_FOR_MANY: dict[str, Any] = {
+    "d_node": 16,
+    "batch_size": 32,
+    "round_below": ROUND_BELOW,
+    "leave_one_out": 1.0,
+}
+
 _LONG_TEXT = 300_000  # tokens that a model of letters cannot learn by heart in a few minutes
 _SHORT_TEXT = 60_000
 _TINY_TEXT = 3_000
@@ -36,11 +43,11 @@ def for_vocabulary(
     or ``batch_size`` stays as it is, and so does a rounding that is set.
     """
     if n_nodes > MANY_NODES and config.edges == "three_part":
-        config = config.replace(d_node=d_node or 16)
+        config = config.replace(d_node=d_node or _FOR_MANY["d_node"])
         training = training.replace(
-            batch_size=batch_size or 32,
-            round_below=training.round_below or ROUND_BELOW,
-            leave_one_out=1.0,
+            batch_size=batch_size or _FOR_MANY["batch_size"],
+            round_below=training.round_below or _FOR_MANY["round_below"],
+            leave_one_out=_FOR_MANY["leave_one_out"],
         )
     return config, training
 
@@ -112,19 +119,12 @@ def _sequence_length(lengths: Sequence[int], training: TrainConfig) -> int:
 def _by_size(n_nodes: int, n_tokens: int, minutes: float | None) -> dict[str, Any]:
     """Settings of ``mini`` and ``mini7``."""
     if n_nodes > MANY_NODES:
-        settings: dict[str, Any] = {
-            "d_node": 16,
-            "batch_size": 32,
-            "weight_decay": 1.2 if n_tokens >= _LONG_TEXT else 6.0,
-            "round_below": ROUND_BELOW,
-            "leave_one_out": 1.0,
-        }
-        return settings
+        return _FOR_MANY | {"weight_decay": 1.2 if n_tokens >= _LONG_TEXT else 6.0}
     if n_tokens >= _LONG_TEXT:
         if minutes is not None and minutes >= _LONG_TRAINING:
             return {"d_node": 64, "weight_decay": 1.5, "dropout": 0.2}
         return {"d_node": 48, "weight_decay": 1.0}
-    settings = {"d_node": 32, "min_count": 20, "initial_range": 0.1, "dropout": 0.1}
+    settings: dict[str, Any] = {"d_node": 32, "min_count": 20, "initial_range": 0.1, "dropout": 0.1}
     if n_tokens >= _SHORT_TEXT:
         return settings | {"batch_size": 64, "weight_decay": 1.0}
     settings |= {"batch_size": 32, "weight_decay": 4.0, "leave_one_out": 0.25}
