@@ -292,6 +292,7 @@ class TokenGraph:
             fits = fits and logs[1].shape == logs[2].shape == (n_nodes,)
             fits = fits and all(np.isfinite(a).all() for a in logs)
         fits = fits and all(map(_is_level, levels))
+        fits = fits and (not levels or len(levels[0].keys) == n_nodes)
         if not fits:
             raise UserError("the arrays of the graph do not fit each other; is the file damaged?")
         ngrams = KneserNey(n_nodes, tuple(levels)) if levels else None
@@ -317,12 +318,13 @@ def _is_level(level: Level) -> bool:
     keys, counts = level.keys, level.counts
     if keys.dtype != np.int64 or counts.dtype != np.int64 or keys.shape != counts.shape:
         return False
-    if keys.size == 0 or level.discounts.shape != (3,) or level.discounts.dtype != np.float64:
+    if level.discounts.shape != (3,) or level.discounts.dtype != np.float64:
         return False
-    inside = keys[0] >= 0 and keys[-1] < level.n_contexts * level.n_nodes
-    ascending, all_tokens = (np.diff(keys) > 0).all(), len(keys) == level.n_nodes
-    fits = inside and ascending and (level.n_contexts > 1 or all_tokens) and counts.min() >= 0
-    return bool(fits and np.isfinite(level.discounts).all())
+    fits = np.isfinite(level.discounts).all() and counts.min(initial=0) >= 0
+    if keys.size:  # there are none where all documents are shorter
+        inside = keys[0] >= 0 and keys[-1] < level.n_contexts * level.n_nodes
+        fits = fits and inside and (np.diff(keys) > 0).all()
+    return bool(fits)
 
 
 _LEVEL_ARRAYS = ("keys", "counts", "discounts")

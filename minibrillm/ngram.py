@@ -239,6 +239,8 @@ class KneserNey:
         here = np.zeros(m, np.int64)  # rank of the context; the empty one has rank 0
         fewer = np.zeros((m, self.order), bool) if left_out is None else self._loses(left_out)
         for k, level in enumerate(self.levels):
+            if not level.keys.size:  # no document is that long
+                break
             if k > 0:
                 here = contexts[:, k - 1]
             rows = np.flatnonzero(here >= 0)
@@ -272,6 +274,8 @@ class KneserNey:
         out = np.zeros(left_out.shape, bool)
         goes = np.ones(len(left_out), bool)
         for k in reversed(range(self.order)):
+            if not self.levels[k].keys.size:
+                continue
             known, count = left_out[:, k] >= 0, self.levels[k].counts[left_out[:, k]]
             out[:, k] = goes & known & (count > 0)  # 0: the text begins so, nothing is before it
             goes &= ~known | (count <= 1)

@@ -14,12 +14,15 @@ import pytest
 from conftest import VARIANTS, Command, random_ids, random_model, without_bound
 from hill_climbing import climb
 
+from minibrillm import kernels, reference
 from minibrillm.checkpoint import kept_steps, load_model, read_json, save_checkpoint
 from minibrillm.config import ModelConfig, TrainConfig
 from minibrillm.corpus import as_documents, longest_run
 from minibrillm.evaluation import Evaluation, evaluate, number, window_loss
-from minibrillm.functional import saturate, saturate_backward, signal_bound
+from minibrillm.functional import Withheld, saturate, saturate_backward, signal_bound
+from minibrillm.graph import TokenGraph
 from minibrillm.model import BriLLM
+from minibrillm.ngram import KneserNey
 from minibrillm.presets import MANY_NODES, for_text
 from minibrillm.small_texts import MAKERS, fill, small_text
 from minibrillm.training import Trainer
@@ -378,3 +381,51 @@ def test_there_are_thirty_texts_of_many_kinds() -> None:
         assert small_text(name) == text
         assert "{" not in text or name in ("JSON lines",), name
     assert longest_run([np.frombuffer(texts["ruled lines"].encode(), np.uint8)]) == (96, ord("~"))
+
+
+# Documents shorter than an n-gram
+
+
+@pytest.mark.parametrize("left_out", [False, True])
+def test_rows_of_documents_shorter_than_the_prior_agree(left_out: bool) -> None:
+    rng = np.random.default_rng(0)
+    documents = [rng.integers(0, 12, size=4) for _ in range(30)]
+    graph = TokenGraph.from_ids(documents, 12, order=7)
+    assert graph.ngrams is not None
+    assert [len(level.keys) > 0 for level in graph.ngrams.levels] == [True] * 4 + [False] * 3
+    tokens = np.stack(documents)
+    withheld = Withheld(tokens[:, 1:], KneserNey.fit(documents, 12, 2)) if left_out else None
+    trust = np.linspace(0.3, 0.9, 7)
+    ours, theirs = (
+        backend.prior_rows(graph, trust, tokens[:, :-1], 3, withheld)
+        for backend in (kernels, reference)
+    )
+    np.testing.assert_allclose(ours.log_prior, theirs.log_prior, atol=1e-12)
+    np.testing.assert_array_equal(ours.length, theirs.length)
+    np.testing.assert_allclose(
+        np.exp(reference.prior_rows(graph, 0 * trust, tokens, 1).log_prior).sum(axis=-1), 1
+    )
+    again = TokenGraph.from_arrays(graph.to_arrays())
+    assert again.ngrams is not None
+    assert again.ngrams.order == 7
+
+
+@pytest.mark.parametrize("kind", ["idioms", "one character"])
+def test_what_is_shorter_than_a_7_gram_can_be_read_again(
+    minibrillm: Command, tmp_path: Path, kind: str
+) -> None:
+    source: tuple[object, ...] = ("t.txt",)
+    if kind == "idioms":
+        lines = "".join(f'{{"zh": "{line}"}}\n' for line in small_text("idioms, 2 kB").split())
+        (tmp_path / "t.jsonl").write_text(lines, "utf-8")
+        source = ("t.jsonl", "--field", "zh")
+    else:
+        (tmp_path / "t.txt").write_text("a" * 500, "utf-8")
+    assert minibrillm("train", *source, "--steps", 3, "--out", "r").code == 0
+    for command in (
+        ("generate", "r", "--tokens", 9),
+        ("train", "--resume", "--out", "r", "--steps", 5),
+        ("evaluate", "r"),
+    ):
+        said = minibrillm(*command)
+        assert (said.code, said.err) == (0, ""), said
