@@ -76,8 +76,13 @@ def mutate(ids: np.ndarray, n_nodes: int, rng: np.random.Generator) -> np.ndarra
     return out
 
 
-def climb(preset: str, seconds: float, seed: int, **changes: Any) -> Found:
-    """Climb over texts and, for each, over prompts; changes are settings of `ModelConfig`."""
+def climb(
+    preset: str, seed: int, *, texts: float = math.inf, seconds: float = math.inf, **changes: Any
+) -> Found:
+    """Climb over so many texts, or so long, and for each over 25 prompts.
+
+    Changes are settings of `ModelConfig`.
+    """
     rng = np.random.default_rng(seed)
     until = time.monotonic() + seconds
     best = Found(-math.inf, "", "", 0)
@@ -85,7 +90,7 @@ def climb(preset: str, seconds: float, seed: int, **changes: Any) -> Found:
     names = list(MAKERS)
     text = ("ab" * 200)[: int(rng.integers(60, 400))]
     highest = -math.inf  # of the texts so far
-    while time.monotonic() < until and best.worst < math.inf:
+    while tried < 25 * texts and time.monotonic() < until and best.worst < math.inf:
         candidate = text
         if tried:  # another text: one of ours, or a change of the last
             source = small_text(names[int(rng.integers(len(names)))])
@@ -125,7 +130,7 @@ def main() -> None:
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     for preset in ("mini", "mini7"):
-        found = climb(preset, 30 * arguments.minutes, arguments.seed)
+        found = climb(preset, arguments.seed, seconds=30 * arguments.minutes)
         print(f"{preset}: {found.tried} prompts, the worst at {found.worst:.4g} nats per token")
         print(f"  text {found.text[:60]!r}\n  prompt {found.prompt[:60]!r}")
 

@@ -96,14 +96,15 @@ def test_a_checkpoint_from_before_the_bound_has_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize("preset", ["mini", "mini7"])
 def test_hill_climbing_finds_no_text_with_an_infinite_loss(preset: str) -> None:
     """`tests/hill_climbing.py` does the same for ten minutes."""
-    found = climb(preset, seconds=4, seed=1)
-    assert found.tried > 20
+    found = climb(preset, seed=1, texts=12)
+    assert found.tried == 12 * 25
     assert math.isfinite(found.worst), found
 
 
 def test_hill_climbing_can_find_one() -> None:
-    """It would: a model without bound is driven to infinity."""
-    assert climb("mini", seconds=20, seed=1, signal_bound=0.0).worst == math.inf
+    """It would: a model without bound is driven to infinity, or nearly."""
+    found = climb("mini", seed=1, texts=200, signal_bound=0.0)
+    assert found.worst > 1e6
 
 
 # Settings that fit
