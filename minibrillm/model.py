@@ -100,7 +100,7 @@ class BriLLM:
         Parameters
         ----------
         text : str, or a sequence of documents
-        preset : "paper", "released" or "mini"
+        preset : "paper", "released", "mini" or "mini7"
         tokenizer : "characters" or "bpe"
         n_nodes : int, optional
             Largest vocabulary.
