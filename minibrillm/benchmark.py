@@ -31,7 +31,7 @@ import numpy as np
 import threadpoolctl
 
 from minibrillm import __version__
-from minibrillm.checkpoint import save_checkpoint
+from minibrillm.checkpoint import kept_steps, save_checkpoint
 from minibrillm.config import ModelConfig, TrainConfig
 from minibrillm.corpus import locate, read_text
 from minibrillm.errors import UserError
@@ -880,12 +880,12 @@ def texts(bench: Bench) -> Section:
             )
             lead = ngram - min(windows, stream)
             leads.append(lead)
-            step = re.search(r"of step (\d+)", found["scores"][-1]["model"])
+            step, _ = kept_steps(Path(run))
             verdict = found["verdict"]
             losses = [number(x) for x in (ngram, windows, stream)]
             size = f"{file.stat().st_size:,}"
             said = verdict.split(" by ")[0].split(":")[0]
-            row = (kind, size, *losses, f"{lead:+.4f}", step[1] if step else "", said)
+            row = (kind, size, *losses, f"{lead:+.4f}", str(step), said)
             out.rows.append(row)
             out.figures |= {f"lead, {kind}": max(lead, -1e9), f"verdict, {kind}": verdict}
     ahead = sum(lead > 0 for lead in leads)

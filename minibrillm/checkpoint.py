@@ -163,12 +163,18 @@ def has_training(run: Path) -> bool:
 
 def kept_steps(run: Path) -> tuple[int, int]:
     """The step whose weights a run's model has, and the last one."""
-    settings = read_json(_find(run) / "training.json")
+    path = _find(run) / "training.json"
+    settings = read_json(path)
+    last = _step(path, settings.get("step"))
+    return _step(path, settings.get("kept_step", last)), last
+
+
+def _step(path: Path, value: Any) -> int:
+    """A step as `path` holds it, or a `UserError`."""
     try:
-        last = int(settings["step"])
-        return int(settings.get("kept_step", last)), last
-    except (KeyError, TypeError, ValueError):
-        raise UserError(f"{_find(run) / 'training.json'} lacks the step; is it damaged?") from None
+        return int(value)
+    except (TypeError, ValueError):
+        raise UserError(f"{path} lacks the step; is it damaged?") from None
 
 
 def load_training(run: Path) -> TrainingState:
@@ -176,11 +182,9 @@ def load_training(run: Path) -> TrainingState:
     checkpoint = _find(run)
     if not has_training(checkpoint):
         raise UserError(f"{checkpoint} holds a finished model without training state; train anew")
-    settings = read_json(checkpoint / "training.json")
-    try:
-        step = int(settings.pop("step"))
-    except (KeyError, TypeError, ValueError):
-        raise UserError(f"{checkpoint / 'training.json'} lacks the step; is it damaged?") from None
+    path = checkpoint / "training.json"
+    settings = read_json(path)
+    step = _step(path, settings.pop("step", None))
     return TrainingState(step, read_arrays(checkpoint / "training.safetensors"), settings)
 
 

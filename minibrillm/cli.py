@@ -113,7 +113,10 @@ def train(
     ] = None,
     signal_bound: Annotated[
         float | None,
-        typer.Option(help="The longest a signal can get; 0: no bound, as in paper and released."),
+        typer.Option(
+            help="What the bound of all signals, which is learned, starts from; 0: none, as in "
+            "paper and released."
+        ),
     ] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
     weight_decay: Annotated[
@@ -286,8 +289,10 @@ def _warn_of_long_runs(trainer: Trainer) -> None:
     """Where the same edge is crossed longer than in any sequence, a signal without bound grows."""
     from minibrillm.corpus import longest_run
 
+    if trainer.model.config.signal_bound:
+        return
     longest, node = longest_run([*trainer.train_ids, *trainer.heldout_ids])
-    if trainer.model.config.signal_bound == 0 and longest > trainer.config.sequence_length:
+    if longest > trainer.config.sequence_length:
         token = trainer.model.tokenizer.token(node)
         _notice(
             f"{token!r} stands {longest} times in a row, longer than a sequence: a signal without "

@@ -20,6 +20,8 @@ Array = np.ndarray
 WINDOW = 256
 _STREAM_CHUNK = 4096
 _BATCH_POSITIONS = 16384
+_LARGEST_EXPONENT = 709.0  # of e, in double precision
+_LEVEL = 0.001  # nats per token: closer than this, nobody is ahead
 
 
 def stream_loss(model: BriLLM, ids: Array | Sequence[Array]) -> float:
@@ -226,9 +228,6 @@ def evaluate(
     return Evaluation(n, characters, size_known, missing, scores, note, verdict)
 
 
-_LARGEST_EXPONENT = 709.0  # of e, in double precision
-
-
 def _no_better_than_guessing(model: BriLLM, ours: Sequence[Score]) -> str:
     """What is wrong with a model worse than all nodes alike, in its worst reading, and the cure."""
     worst = max(ours, key=lambda s: s.nats_per_token)
@@ -272,6 +271,3 @@ def _verdict(
             f"{n_tokens:,} tokens for {n_parameters:,} parameters; more text would help most"
         )
     return f"Counting wins: the {order}-gram is ahead of BriLLM by {-lead:.4f} nats per token{why}."
-
-
-_LEVEL = 0.001  # nats per token
