@@ -7,7 +7,7 @@ import difflib
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-from minibrillm.errors import UserError
+from minibrillm.checks import UserError
 
 _MODEL_CHOICES = {
     "memory": ("chain", "position", "leaky"),

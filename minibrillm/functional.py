@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from minibrillm.config import ModelConfig
-    from minibrillm.ngram import KneserNey
+    from minibrillm.counting import KneserNey
 
 Array = np.ndarray
 

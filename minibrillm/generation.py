@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from minibrillm.errors import UserError
+from minibrillm.checks import UserError
 from minibrillm.functional import State
 
 Array = np.ndarray

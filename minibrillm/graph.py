@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from minibrillm.corpus import as_documents
-from minibrillm.errors import UserError
+from minibrillm.checks import UserError
+from minibrillm.counting import BigramPrior, KneserNey, Level, PairIndex
 from minibrillm.functional import logsumexp
-from minibrillm.ngram import BigramPrior, KneserNey, Level, PairIndex
+from minibrillm.text import as_documents
 
 if TYPE_CHECKING:
     import networkx

@@ -10,15 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from minibrillm.checks import UserError
 from minibrillm.config import ModelConfig
-from minibrillm.corpus import join_documents
-from minibrillm.errors import UserError
+from minibrillm.counting import KneserNey
 from minibrillm.functional import Path, PriorRows, Rounding, State, Withheld
 from minibrillm.generation import Sampling, generate
 from minibrillm.graph import TokenGraph
-from minibrillm.ngram import KneserNey
 from minibrillm.parameters import Parameters, check_parameters, initialise
-from minibrillm.tokenizer import Tokenizer, train_tokenizer
+from minibrillm.text import Tokenizer, join_documents, train_tokenizer
 
 Array = np.ndarray
 

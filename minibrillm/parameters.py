@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from minibrillm.checks import UserError
 from minibrillm.config import ModelConfig
-from minibrillm.errors import UserError
 
 Array = np.ndarray
 Parameters = dict[str, Array]

@@ -18,7 +18,15 @@ import numpy as np
 import psutil
 from tqdm.auto import tqdm
 
-from minibrillm.checkpoint import (
+from minibrillm.checks import UserError
+from minibrillm.config import ModelConfig, TrainConfig
+from minibrillm.counting import KneserNey
+from minibrillm.functional import Rounding
+from minibrillm.judging.evaluation import remedy
+from minibrillm.model import BriLLM
+from minibrillm.optim import AdamW, learning_rate
+from minibrillm.parameters import Parameters, check_parameters
+from minibrillm.runs import (
     TrainingState,
     latest_checkpoint,
     load_model,
@@ -27,15 +35,8 @@ from minibrillm.checkpoint import (
     save_arrays,
     save_checkpoint,
 )
-from minibrillm.config import ModelConfig, TrainConfig
-from minibrillm.corpus import Windows, as_documents
-from minibrillm.errors import UserError
-from minibrillm.evaluation import WINDOW, remedy, window_loss
-from minibrillm.functional import Rounding
-from minibrillm.model import BriLLM
-from minibrillm.ngram import KneserNey
-from minibrillm.optim import AdamW, learning_rate
-from minibrillm.parameters import Parameters, check_parameters
+from minibrillm.scoring import WINDOW, window_loss
+from minibrillm.text import Windows, as_documents
 
 Array = np.ndarray
 
@@ -178,7 +179,7 @@ class Trainer:
     model : BriLLM
         Its weights are the starting point.
     train_ids, heldout_ids : integer arrays (N,), or sequences of them
-        Streams of tokens, or documents, whose ends no window crosses (`minibrillm.corpus.Windows`).
+        Streams of tokens, or documents, whose ends no window crosses (`minibrillm.text.corpus.Windows`).
         The step whose weights are kept is chosen on the held-out text, nothing else.
     config : TrainConfig
     run : Path, optional

@@ -10,11 +10,11 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from minibrillm import cli
+from minibrillm.cli import app as cli
 from minibrillm.config import ModelConfig
 from minibrillm.graph import TokenGraph
 from minibrillm.model import BriLLM
-from minibrillm.tokenizer import CharacterTokenizer
+from minibrillm.text import CharacterTokenizer
 
 # Every preset, and variants that no preset holds: the parts must fit in any combination.
 VARIANTS: dict[str, ModelConfig] = {

@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from minibrillm.bench.small_texts import MAKERS, small_text
+from minibrillm.checks import UserError
 from minibrillm.config import ModelConfig, TrainConfig
-from minibrillm.errors import UserError
 from minibrillm.graph import TokenGraph
 from minibrillm.model import BriLLM
 from minibrillm.presets import for_text
-from minibrillm.small_texts import MAKERS, small_text
-from minibrillm.tokenizer import train_tokenizer
+from minibrillm.text import train_tokenizer
 from minibrillm.training import Trainer
 
 PROMPT = 400  # tokens: longer than any training window

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from conftest import Command
 
-from minibrillm.ablation import LADDER, ablate, rungs
-from minibrillm.comparison import Task, three_parts
 from minibrillm.config import ModelConfig, TrainConfig
-from minibrillm.corpus import Corpus
+from minibrillm.judging.ablation import LADDER, ablate, rungs
+from minibrillm.judging.comparison import Task, three_parts
+from minibrillm.text import Corpus
 
 TEXT = "the cat sat on the mat, and the dog sat on the log. " * 60
 

@@ -15,16 +15,17 @@ from conftest import VARIANTS, Command, random_ids, random_model, without_bound
 from hill_climbing import climb
 
 from minibrillm import kernels, reference
-from minibrillm.checkpoint import kept_steps, load_model, read_json, save_checkpoint
+from minibrillm.bench.small_texts import MAKERS, fill, small_text
 from minibrillm.config import ModelConfig, TrainConfig
-from minibrillm.corpus import as_documents, longest_run
-from minibrillm.evaluation import Evaluation, evaluate, number, window_loss
+from minibrillm.counting import KneserNey
 from minibrillm.functional import Withheld, saturate, saturate_backward, signal_bound
 from minibrillm.graph import TokenGraph
+from minibrillm.judging.evaluation import Evaluation, evaluate, number
 from minibrillm.model import BriLLM
-from minibrillm.ngram import KneserNey
 from minibrillm.presets import MANY_NODES, for_text
-from minibrillm.small_texts import MAKERS, fill, small_text
+from minibrillm.runs import kept_steps, load_model, read_json, save_checkpoint
+from minibrillm.scoring import window_loss
+from minibrillm.text import as_documents, longest_run
 from minibrillm.training import Trainer
 
 BACKENDS = pytest.mark.parametrize("backend", ["numpy", "numba"])
@@ -280,8 +281,8 @@ def test_the_verdict_says_who_is_ahead_and_by_how_much(monkeypatch: pytest.Monke
     counted = min(s.nats_per_token for s in found_for(model).scores[:3])
 
     def last_line(ours: float, kept: tuple[int, int] | None = None) -> str:
-        monkeypatch.setattr("minibrillm.evaluation.window_loss", lambda *_: ours)
-        monkeypatch.setattr("minibrillm.evaluation.stream_loss", lambda *_: ours + 0.01)
+        monkeypatch.setattr("minibrillm.judging.evaluation.window_loss", lambda *_: ours)
+        monkeypatch.setattr("minibrillm.judging.evaluation.stream_loss", lambda *_: ours + 0.01)
         return found_for(model, kept=kept).table().splitlines()[-1]
 
     assert re.match(r"BriLLM is ahead of .*-gram\) by 0\.0300 nats", last_line(counted - 0.03))
@@ -301,7 +302,7 @@ def test_large_numbers_do_not_break_the_table(monkeypatch: pytest.MonkeyPatch) -
     assert number(math.inf) == "inf"
     model = BriLLM.from_text(TEXT, d_node=4, backend="numpy")
     for loss in (600.0, 29_582.0, 3.6e10, math.inf):
-        monkeypatch.setattr("minibrillm.evaluation.window_loss", lambda *_, loss=loss: loss)
+        monkeypatch.setattr("minibrillm.judging.evaluation.window_loss", lambda *_, loss=loss: loss)
         lines = found_for(model).table().splitlines()
         assert max(map(len, lines[:6])) < 90
         assert "guessing blindly" in lines[-1]

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from conftest import Command
 
-from minibrillm import benchmark
-from minibrillm.benchmark import (
+from minibrillm.bench import benchmark
+from minibrillm.bench.benchmark import (
     KEYS,
     SECTIONS,
     Bench,
@@ -31,11 +31,11 @@ from minibrillm.benchmark import (
     thread_counts,
     walk,
 )
+from minibrillm.checks import UserError
 from minibrillm.config import ModelConfig
-from minibrillm.errors import UserError
 from minibrillm.graph import TokenGraph
 from minibrillm.model import BriLLM
-from minibrillm.tokenizer import CharacterTokenizer
+from minibrillm.text import CharacterTokenizer
 
 TINY = Sizes(
     repeats=2,
@@ -189,7 +189,7 @@ def test_what_is_not_measured_is_null_with_a_reason() -> None:
 
 
 class FakeTwin:
-    """Stands in for `minibrillm.rivals`, with the answers of the model itself."""
+    """Stands in for `minibrillm.rivals.twins`, with the answers of the model itself."""
 
     error = 0.0
 

@@ -16,7 +16,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from minibrillm import __version__
-from minibrillm.checkpoint import (
+from minibrillm.checks import UserError
+from minibrillm.model import BriLLM
+from minibrillm.runs import (
     FORMAT,
     TrainingState,
     latest_checkpoint,
@@ -27,8 +29,6 @@ from minibrillm.checkpoint import (
     save_arrays,
     save_checkpoint,
 )
-from minibrillm.errors import UserError
-from minibrillm.model import BriLLM
 
 TEXT = "我爱妈妈。妈妈爱我。\nthe cat sat on the mat. a dog ran.\n" * 6
 
@@ -367,7 +367,7 @@ def test_an_unwritable_folder(tmp_path: Path) -> None:
 SAVE_FOREVER = """
 import sys
 from pathlib import Path
-from minibrillm.checkpoint import TrainingState, latest_checkpoint, save_checkpoint
+from minibrillm.runs import TrainingState, latest_checkpoint, save_checkpoint
 from minibrillm.model import BriLLM
 
 run = Path(sys.argv[1])
@@ -430,9 +430,9 @@ FILL_THE_DISK = """
 import json, resource, signal, sys
 from pathlib import Path
 import numpy as np
-from minibrillm.checkpoint import TrainingState, load_model, load_training, save_checkpoint
-from minibrillm.checkpoint import save_arrays
-from minibrillm.errors import UserError
+from minibrillm.runs import TrainingState, load_model, load_training, save_checkpoint
+from minibrillm.runs import save_arrays
+from minibrillm.checks import UserError
 from minibrillm.model import BriLLM
 
 def limit(size):

@@ -20,17 +20,18 @@ import pytest
 from conftest import Command, Result, is_refused, without_bound
 from safetensors.numpy import load_file, save_file
 
-from minibrillm import __version__, cli
-from minibrillm.checkpoint import (
+from minibrillm import __version__
+from minibrillm.checks import UserError
+from minibrillm.cli import app as cli
+from minibrillm.model import BriLLM
+from minibrillm.runs import (
     latest_checkpoint,
     load_model,
     load_training,
     read_json,
     save_checkpoint,
 )
-from minibrillm.corpus import bundled_path
-from minibrillm.errors import UserError
-from minibrillm.model import BriLLM
+from minibrillm.text import bundled_path
 
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = sorted((ROOT / "tests" / "golden").glob("*.npz"))
@@ -249,7 +250,7 @@ def test_corpora_by_name(
 def test_a_corpus_once_cached_is_trained_on_by_name(
     minibrillm: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from minibrillm.corpus import DOWNLOADS, Download
+    from minibrillm.text import DOWNLOADS, Download
 
     cache = tmp_path / "cache"
     cache.mkdir()
@@ -759,7 +760,7 @@ def test_ctrl_c_outside_of_training(minibrillm: Command, monkeypatch: pytest.Mon
     def interrupted(path: Path) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("minibrillm.corpus.read_text", interrupted)
+    monkeypatch.setattr("minibrillm.text.corpus.read_text", interrupted)
     Path("a.txt").write_text(TEXT, encoding="utf-8")
     said = minibrillm("train", "a.txt")
     assert said.code == 130

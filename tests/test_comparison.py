@@ -17,14 +17,14 @@ import numpy as np
 import pytest
 from conftest import Command, is_refused
 
-from minibrillm import comparison
-from minibrillm.comparison import Comparison, Curve, Parts, Row, Task, compare, three_parts
+from minibrillm.checks import UserError
 from minibrillm.config import ModelConfig, TrainConfig
-from minibrillm.corpus import Corpus
-from minibrillm.errors import UserError
-from minibrillm.evaluation import stream_loss
-from minibrillm.ngram import loss_by_order
+from minibrillm.counting import loss_by_order
+from minibrillm.judging import comparison
+from minibrillm.judging.comparison import Comparison, Curve, Parts, Row, Task, compare, three_parts
 from minibrillm.presets import MANY_NODES, ROUND_BELOW, for_text, for_vocabulary
+from minibrillm.scoring import stream_loss
+from minibrillm.text import Corpus
 from minibrillm.training import Record
 
 matplotlib.use("Agg")
@@ -206,7 +206,7 @@ def test_what_does_not_fit_into_memory_is_left_out(monkeypatch: pytest.MonkeyPat
 
 @NEEDS_TORCH
 def test_the_grid_picks_by_validation_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    from minibrillm import peers
+    from minibrillm.rivals import peers
 
     task = task_of()
     read: list[str] = []
@@ -265,7 +265,7 @@ def test_peers_are_trained_and_scored() -> None:
 
 @NEEDS_TORCH
 def test_an_lstm_is_read_as_ours() -> None:
-    from minibrillm import peers
+    from minibrillm.rivals import peers
 
     task = task_of()
     trainer = comparison._train_peer(task, peers.lstm_recipes(task.n_nodes)[0], 0)
@@ -339,7 +339,7 @@ def test_json_and_back(ngrams: Comparison) -> None:
 
 
 def test_figure() -> None:
-    from minibrillm.plotting import plot_comparison
+    from minibrillm.look import plot_comparison
 
     figure = plot_comparison(comparison_of(SEVEN, MINI, WINDOWS, GPT))
     left, right = figure.axes
@@ -353,7 +353,7 @@ def test_figure() -> None:
 def test_ladder_shows_each_rung_and_its_change() -> None:
     rows = [("paper", 3.0), ("a step up", 2.0), ("a step down", 2.5)]
     found = comparison_of(*(row_of("ladder", name, "one stream", loss) for name, loss in rows))
-    from minibrillm.plotting import plot_ladder
+    from minibrillm.look import plot_ladder
 
     axes = plot_ladder(found)
     assert [t.get_text() for t in axes.get_yticklabels()] == [name for name, _ in rows]
@@ -434,7 +434,7 @@ def test_texts_that_are_none(minibrillm: Command, tmp_path: Path) -> None:
 
 
 def test_without_torch(minibrillm: Command, text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("minibrillm.peers", "minibrillm.rivals"):
+    for name in ("minibrillm.rivals.peers", "minibrillm.rivals.twins"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, "torch", None)  # as if it were not installed
     is_refused(minibrillm("compare", text), 'pip install "minibrillm[torch]"')

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from minibrillm.checks import UserError
 from minibrillm.config import ModelConfig, TrainConfig, preset_names
-from minibrillm.errors import UserError
 from minibrillm.parameters import check_parameters, decays, initialise
 
 

@@ -20,7 +20,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from minibrillm.corpus import (
+from minibrillm.checks import UserError
+from minibrillm.text import (
     AGREEMENT,
     DOWNLOADS,
     Corpus,
@@ -39,7 +40,6 @@ from minibrillm.corpus import (
     read_text,
     split_corpus,
 )
-from minibrillm.errors import UserError
 
 unhurried = settings(deadline=None)
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from minibrillm import corpus
-from minibrillm.corpus import (
+from minibrillm.checks import UserError
+from minibrillm.text import (
     LANGUAGES,
     SPLITS,
     Piece,
@@ -23,9 +23,9 @@ from minibrillm.corpus import (
     bundled_path,
     bundled_pieces,
     bundled_text,
+    corpus,
     read_corpus,
 )
-from minibrillm.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 CARD = (ROOT / "data" / "README.md").read_text(encoding="utf-8")

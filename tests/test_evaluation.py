@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from conftest import without_bound
 
-from minibrillm import evaluation
-from minibrillm.errors import UserError
-from minibrillm.evaluation import Score, evaluate, stream_loss, window_loss
+from minibrillm.checks import UserError
+from minibrillm.counting import loss_by_order
+from minibrillm.judging import evaluation
+from minibrillm.judging.evaluation import Score, evaluate
 from minibrillm.model import BriLLM
-from minibrillm.ngram import loss_by_order
+from minibrillm.scoring import stream_loss, window_loss
 
 TEXT = "我爱妈妈。妈妈爱我。\nthe cat sat on the mat. a dog ran.\n" * 4
 PRESETS = pytest.mark.parametrize("preset", ["mini", "paper", "released"])

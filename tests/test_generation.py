@@ -15,8 +15,8 @@ from conftest import without_bound
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from minibrillm.checks import UserError
 from minibrillm.config import TrainConfig
-from minibrillm.errors import UserError
 from minibrillm.functional import State
 from minibrillm.generation import Sampling, generate, probabilities
 from minibrillm.model import BriLLM

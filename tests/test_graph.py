@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minibrillm.errors import UserError
+from minibrillm.checks import UserError
 from minibrillm.graph import TokenGraph
 
 IDS = np.array([0, 1, 2, 1, 2, 2, 0, 1, 3, 0, 1])

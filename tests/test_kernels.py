@@ -16,6 +16,7 @@ from scipy.special import ndtr
 
 from minibrillm import kernels, reference
 from minibrillm.config import ModelConfig
+from minibrillm.counting import KneserNey
 from minibrillm.functional import (
     SQUARES_BLOCK,
     PriorRows,
@@ -26,7 +27,6 @@ from minibrillm.functional import (
 )
 from minibrillm.graph import TokenGraph
 from minibrillm.model import BriLLM
-from minibrillm.ngram import KneserNey
 
 # Large enough for the competition with the parts of an edge kept apart, which small graphs skip,
 # and so do wide ones if many positions share a source.

@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 
 from minibrillm.config import ModelConfig, TrainConfig
-from minibrillm.corpus import AGREEMENT, Grammar, MarkovChain
-from minibrillm.evaluation import window_loss
+from minibrillm.counting import loss_by_order
 from minibrillm.graph import TokenGraph
 from minibrillm.model import BriLLM
-from minibrillm.ngram import loss_by_order
-from minibrillm.tokenizer import VocabularyTokenizer
+from minibrillm.scoring import window_loss
+from minibrillm.text import AGREEMENT, Grammar, MarkovChain, VocabularyTokenizer
 from minibrillm.training import Trainer
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from conftest import VARIANTS, random_model
 
+from minibrillm.checks import UserError
 from minibrillm.config import ModelConfig
-from minibrillm.errors import UserError
 from minibrillm.model import BriLLM
 
 TEXT = "the cat sat on the mat. 妈妈爱猫，猫爱妈妈。" * 5

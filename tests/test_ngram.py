@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minibrillm.errors import UserError
-from minibrillm.ngram import FALLBACK_DISCOUNTS, BigramPrior, KneserNey, loss_by_order
+from minibrillm.checks import UserError
+from minibrillm.counting import FALLBACK_DISCOUNTS, BigramPrior, KneserNey, loss_by_order
 
 
 class Textbook:

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from conftest import random_ids
 
+from minibrillm.checks import UserError
 from minibrillm.config import TrainConfig
-from minibrillm.errors import UserError
-from minibrillm.evaluation import stream_loss, window_loss
 from minibrillm.presets import MANY_NODES
+from minibrillm.scoring import stream_loss, window_loss
 
 torch = pytest.importorskip("torch")
-peers = importlib.import_module("minibrillm.peers")
+peers = importlib.import_module("minibrillm.rivals.peers")
 
 V = 11
 SIZES = {
@@ -170,7 +170,7 @@ def test_sliding_loss_scores_every_token_once(lengths: list[int]) -> None:
 def test_an_lstm_is_one_stream_however_it_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     lstm, ids = peer_of("lstm"), ids_of(50)
     whole = lstm.nll(ids[None])[0].mean()
-    monkeypatch.setattr("minibrillm.evaluation._STREAM_CHUNK", 7)
+    monkeypatch.setattr("minibrillm.scoring.losses._STREAM_CHUNK", 7)
     assert stream_loss(lstm, ids) == pytest.approx(whole, rel=1e-12)
     windows = [lstm.nll(ids[None, k : k + 8])[0].sum() for k in range(0, 49, 7)]
     assert window_loss(lstm, ids, 7) == pytest.approx(sum(windows) / 49, rel=1e-12)
@@ -293,8 +293,8 @@ def test_a_loss_that_is_no_number_ends_training() -> None:
 
 
 def test_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("minibrillm.peers", "minibrillm.rivals"):
+    for name in ("minibrillm.rivals.peers", "minibrillm.rivals.twins"):
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "torch", None)  # as if it were not installed
     with pytest.raises(UserError, match=r'pip install "minibrillm\[torch\]"'):
-        importlib.import_module("minibrillm.peers")
+        importlib.import_module("minibrillm.rivals.peers")

@@ -10,8 +10,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from minibrillm import plotting
-from minibrillm.inspection import trace
+from minibrillm.look import figures as plotting
+from minibrillm.look import trace
 from minibrillm.model import BriLLM
 from minibrillm.training import Record
 

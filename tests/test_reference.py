@@ -7,12 +7,12 @@ import pytest
 from conftest import VARIANTS, random_ids, random_model
 
 from minibrillm.config import ModelConfig
+from minibrillm.counting import KneserNey
 from minibrillm.functional import Rounding, energy, gelu, position_encoding, sigmoid
 from minibrillm.graph import TokenGraph
 from minibrillm.model import BriLLM
-from minibrillm.ngram import KneserNey
 from minibrillm.reference import edges_between
-from minibrillm.tokenizer import CharacterTokenizer
+from minibrillm.text import CharacterTokenizer
 
 V = 9
 

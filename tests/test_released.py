@@ -17,12 +17,12 @@ import pytest
 import tokenizers
 from conftest import Command, is_refused, random_model
 
-from minibrillm.checkpoint import load_model, save_checkpoint
+from minibrillm.checks import UserError
 from minibrillm.config import ModelConfig
-from minibrillm.errors import UserError
 from minibrillm.model import BriLLM
 from minibrillm.released import read_released, write_released
-from minibrillm.tokenizer import (
+from minibrillm.runs import load_model, save_checkpoint
+from minibrillm.text import (
     BPETokenizer,
     CharacterTokenizer,
     HuggingFaceTokenizer,

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from conftest import VARIANTS, random_ids, random_model
 
+from minibrillm.checks import UserError
 from minibrillm.config import ModelConfig, TrainConfig
-from minibrillm.errors import UserError
 from minibrillm.model import BriLLM
 from minibrillm.optim import AdamW, learning_rate
 
 torch = pytest.importorskip("torch")
-rivals = importlib.import_module("minibrillm.rivals")
+rivals = importlib.import_module("minibrillm.rivals.twins")
 
 MODELS = {name: config for name, config in VARIANTS.items() if config.prior != "ngrams"} | {
     "paper, three part": ModelConfig.preset("paper", d_node=5, edges="three_part", min_count=2),
@@ -229,7 +229,7 @@ def test_torch_compile_that_does_not_work(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "minibrillm.rivals")
+    monkeypatch.delitem(sys.modules, "minibrillm.rivals.twins")
     monkeypatch.setitem(sys.modules, "torch", None)  # as if it were not installed
     with pytest.raises(UserError, match=r'pip install "minibrillm\[torch\]"'):
-        importlib.import_module("minibrillm.rivals")
+        importlib.import_module("minibrillm.rivals.twins")

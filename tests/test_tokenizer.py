@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minibrillm.errors import UserError
-from minibrillm.tokenizer import (
+from minibrillm.checks import UserError
+from minibrillm.text import (
     BPETokenizer,
     CharacterTokenizer,
     Tokenizer,
@@ -176,7 +176,7 @@ def test_training_is_deterministic_across_processes(seed: str, tmp_path: Path) -
     text_file, model_file = tmp_path / "text", tmp_path / "tokenizer.json"
     text_file.write_text(MIXED, encoding="utf-8")
     script = (
-        "import sys; from pathlib import Path; from minibrillm.tokenizer import BPETokenizer;"
+        "import sys; from pathlib import Path; from minibrillm.text import BPETokenizer;"
         "text = Path(sys.argv[1]).read_text(encoding='utf-8');"
         "BPETokenizer.train(text, 300).save(sys.argv[2])"
     )

@@ -22,11 +22,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
-from minibrillm.checkpoint import latest_checkpoint, load_model, load_training, read_json
+from minibrillm.checks import UserError
 from minibrillm.config import ModelConfig, TrainConfig
-from minibrillm.errors import UserError
-from minibrillm.evaluation import window_loss
 from minibrillm.model import BriLLM
+from minibrillm.runs import latest_checkpoint, load_model, load_training, read_json
+from minibrillm.scoring import window_loss
 from minibrillm.training import (
     Interrupted,
     Record,
@@ -750,7 +750,7 @@ FILL_THE_DISK = """
 import resource, signal, sys
 from pathlib import Path
 from minibrillm.config import TrainConfig
-from minibrillm.errors import UserError
+from minibrillm.checks import UserError
 from minibrillm.model import BriLLM
 from minibrillm.training import Trainer, load_training
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minibrillm.errors import UserError
+from minibrillm.checks import UserError
 
 Array = np.ndarray
 
@@ -247,7 +247,7 @@ class Piece:
 
 def bundled_path() -> Path:
     """Where the bundled corpus is: inside an installed package, or beside it in a clone."""
-    here = Path(__file__).parent
+    here = Path(__file__).parents[1]
     for folder in (here / "data", here.parent / "data"):
         if (folder / "pieces.jsonl").is_file():
             return folder / "pieces.jsonl"

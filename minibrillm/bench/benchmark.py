@@ -31,16 +31,15 @@ import numpy as np
 import threadpoolctl
 
 from minibrillm import __version__
-from minibrillm.checkpoint import kept_steps, save_checkpoint
+from minibrillm.bench.small_texts import MAKERS, small_text
+from minibrillm.checks import UserError
 from minibrillm.config import ModelConfig, TrainConfig
-from minibrillm.corpus import locate, read_text
-from minibrillm.errors import UserError
-from minibrillm.evaluation import number
 from minibrillm.functional import State
 from minibrillm.graph import TokenGraph
+from minibrillm.judging.evaluation import number
 from minibrillm.model import BriLLM
-from minibrillm.small_texts import MAKERS, small_text
-from minibrillm.tokenizer import CharacterTokenizer
+from minibrillm.runs import kept_steps, save_checkpoint
+from minibrillm.text import CharacterTokenizer, locate, read_text
 from minibrillm.training import Trainer
 
 Array = np.ndarray
@@ -589,7 +588,7 @@ def _on_threads(count: int, trainer: Trainer) -> Side:
 def _rivals(bench: Bench) -> ModuleType:
     if importlib.util.find_spec("torch") is None:
         raise _NotAvailable("PyTorch is not installed")
-    from minibrillm import rivals
+    from minibrillm.rivals import twins as rivals
 
     rivals.set_threads(bench.threads)
     return rivals
@@ -804,7 +803,7 @@ def memory(bench: Bench) -> Section:
     bench.note("memory: training in a process of its own")
     _train_synthetic(64, 8, 4)  # compiles, if need be, here: that must not count as memory below
     call = f"training_peak({n_nodes}, {out_degree}, {d})"
-    code = "import json; from minibrillm.benchmark import training_peak"
+    code = "import json; from minibrillm.bench.benchmark import training_peak"
     found = json.loads(_run("-c", f"{code}; print(json.dumps({call}))"))
     bytes_ = found["parameter_bytes"]
     out.rows.append(("parameters", f"{bytes_ / 1e6:.1f}", "1.00"))

@@ -1,7 +1,7 @@
 """Models that most people know, as strong as we can make them in a few minutes: a GPT, an LSTM.
 
 They read the same tokens in the same batches as `BriLLM`, and have its methods `nll` and
-`max_positions`, so that the same functions of `minibrillm.evaluation` score all of them.
+`max_positions`, so that the same functions of `minibrillm.judging.evaluation` score all of them.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from minibrillm.checks import UserError
 from minibrillm.config import TrainConfig
-from minibrillm.corpus import Windows, as_documents
-from minibrillm.errors import UserError
-from minibrillm.evaluation import window_loss
 from minibrillm.optim import learning_rate
 from minibrillm.presets import MANY_NODES
-from minibrillm.rivals import F, Tensor, nn, torch  # says how to install it, if need be
+from minibrillm.rivals.twins import F, Tensor, nn, torch  # says how to install it, if need be
+from minibrillm.scoring import window_loss
+from minibrillm.text import Windows, as_documents
 from minibrillm.training import Record, curve_part
 
 Array = np.ndarray
@@ -332,7 +332,7 @@ class PeerTrainer:
     peer : Peer
         Its weights are the starting point.
     train_ids, heldout_ids : integer arrays (N,), or sequences of them
-        Streams, or documents, whose ends no window crosses (`minibrillm.corpus.Windows`).
+        Streams, or documents, whose ends no window crosses (`minibrillm.text.corpus.Windows`).
     config : TrainConfig
         ``negatives`` and ``checkpoint_every`` do not matter.
     """

@@ -12,8 +12,8 @@ from types import ModuleType
 import numpy as np
 
 from minibrillm import kernels, reference
+from minibrillm.checks import UserError
 from minibrillm.config import ModelConfig
-from minibrillm.errors import UserError
 from minibrillm.graph import TokenGraph
 
 Array = np.ndarray

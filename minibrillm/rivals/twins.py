@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from minibrillm.checks import UserError
 from minibrillm.config import TrainConfig
-from minibrillm.errors import UserError
 from minibrillm.functional import position_encoding
 from minibrillm.model import BriLLM
 from minibrillm.parameters import decays

@@ -18,16 +18,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from minibrillm.checks import UserError
 from minibrillm.config import ModelConfig
-from minibrillm.corpus import read_text
-from minibrillm.errors import UserError
 from minibrillm.graph import TokenGraph
 from minibrillm.model import BriLLM
-from minibrillm.tokenizer import (
+from minibrillm.text import (
     BPETokenizer,
     HuggingFaceTokenizer,
     Tokenizer,
     VocabularyTokenizer,
+    read_text,
 )
 
 Array = np.ndarray

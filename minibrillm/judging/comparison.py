@@ -18,19 +18,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numba
 import numpy as np
 
+from minibrillm.checks import UserError
 from minibrillm.config import ModelConfig, TrainConfig
-from minibrillm.corpus import Corpus, join_documents, split_corpus
-from minibrillm.errors import UserError
-from minibrillm.evaluation import WINDOW, stream_loss, window_loss
+from minibrillm.counting import KneserNey, loss_by_order
 from minibrillm.graph import TokenGraph
 from minibrillm.model import BriLLM
-from minibrillm.ngram import KneserNey, loss_by_order
 from minibrillm.presets import MANY_NODES, for_text, for_vocabulary
-from minibrillm.tokenizer import Tokenizer, train_tokenizer
+from minibrillm.scoring import WINDOW, stream_loss, window_loss
+from minibrillm.text import Corpus, Tokenizer, join_documents, split_corpus, train_tokenizer
 from minibrillm.training import Record, Trainer, check_memory, free_memory
 
 if TYPE_CHECKING:
-    from minibrillm.peers import PeerTrainer, Recipe
+    from minibrillm.rivals.peers import PeerTrainer, Recipe
 
 Array = np.ndarray
 Documents = Sequence[Array]
@@ -398,7 +397,7 @@ def check(only: Sequence[str], grid: int) -> None:
     if grid < 1:
         raise UserError(f"the grid has {grid} candidates; expected at least 1")
     if {"gpt", "lstm"} & set(only):
-        from minibrillm.rivals import set_threads
+        from minibrillm.rivals.twins import set_threads
 
         set_threads(numba.get_num_threads())
 
@@ -609,7 +608,7 @@ def brillm_readings(task: Task, trainer: Trained) -> dict[str, Reading]:
 
 
 def _gpt(task: Task, n_candidates: int, note: Callable[[str], None]) -> Iterator[Model]:
-    from minibrillm import peers
+    from minibrillm.rivals import peers
 
     def readings(trained: Trained) -> dict[str, Reading]:
         return {f"windows of {trained.model.max_positions}, sliding": peers.sliding_loss}
@@ -619,7 +618,7 @@ def _gpt(task: Task, n_candidates: int, note: Callable[[str], None]) -> Iterator
 
 
 def _lstm(task: Task, n_candidates: int, note: Callable[[str], None]) -> Iterator[Model]:
-    from minibrillm import peers
+    from minibrillm.rivals import peers
 
     readings: dict[str, Reading] = {f"windows of {WINDOW}": window_loss}
     readings[task.by_document] = stream_loss
@@ -640,7 +639,7 @@ def _words(what: str, settings: dict[str, Any]) -> str:
 
 
 def _train_peer(task: Task, recipe: Recipe, seed: int) -> PeerTrainer:
-    from minibrillm.peers import PeerTrainer
+    from minibrillm.rivals.peers import PeerTrainer
 
     config = recipe.train_config(minutes=task.minutes, seed=seed)
     peer = recipe.build(task.n_nodes, seed)

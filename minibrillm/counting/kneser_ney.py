@@ -22,8 +22,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minibrillm.corpus import as_documents
-from minibrillm.errors import UserError
+from minibrillm.checks import UserError
+from minibrillm.text import as_documents
 
 Array = np.ndarray
 

@@ -9,90 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from minibrillm.corpus import as_documents
-from minibrillm.errors import UserError
-from minibrillm.functional import State
+from minibrillm.checks import UserError
+from minibrillm.counting import loss_by_order
 from minibrillm.model import BriLLM
-from minibrillm.ngram import loss_by_order
+from minibrillm.scoring import WINDOW, n_edges, stream_loss, width_of, window_loss
+from minibrillm.text import as_documents
 
 Array = np.ndarray
 
-WINDOW = 256
-_STREAM_CHUNK = 4096
-_BATCH_POSITIONS = 16384
 _LARGEST_EXPONENT = 709.0  # of e, in double precision
 _LEVEL = 0.001  # nats per token: closer than this, nobody is ahead
-
-
-def stream_loss(model: BriLLM, ids: Array | Sequence[Array]) -> float:
-    """Mean nats per token of a text read as one stream, the first token given.
-
-    Of several documents each is a stream of its own. Infinite where the signal outgrows its
-    numbers (MODEL.md, "Memory"), for no answer is left.
-
-    Raises
-    ------
-    UserError
-        The text is longer than the positions a model with memory ``position`` knows.
-    """
-    documents = as_documents(ids)
-    short = [d for d in documents if len(d) <= _STREAM_CHUNK + 1]
-    total = _nll_of_pieces(model, short)
-    for document in documents:
-        if len(document) <= _STREAM_CHUNK + 1:
-            continue
-        state = None
-        for first in range(0, len(document) - 1, _STREAM_CHUNK):
-            chunk = document[first : first + _STREAM_CHUNK + 1]
-            nll, state = _nll(model, chunk[None], state)
-            total += _nats(nll)
-    return total / _n_edges(documents)
-
-
-def window_loss(model: BriLLM, ids: Array | Sequence[Array], width: int = WINDOW) -> float:
-    """Mean nats per token of a text read in windows of ``width`` edges, each from an empty memory.
-
-    Windows share one token, so that every token (of a document) but the first is scored exactly
-    once. A model that knows fewer positions (memory ``position``) gets windows of as many as it
-    knows. Infinite where the signal outgrows its numbers, as in `stream_loss`.
-    """
-    width, documents = _width(model, width), as_documents(ids)
-    pieces = [d[k : k + width + 1] for d in documents for k in range(0, len(d) - 1, width)]
-    return _nll_of_pieces(model, pieces) / _n_edges(documents)
-
-
-def _n_edges(documents: Sequence[Array]) -> int:
-    return sum(max(len(d) - 1, 0) for d in documents)
-
-
-def _nll_of_pieces(model: BriLLM, pieces: Sequence[Array]) -> float:
-    """Nats of all pieces together, each read from an empty memory; many at once, of like length."""
-    waiting = sorted((p for p in pieces if len(p) > 1), key=len, reverse=True)
-    total = 0.0
-    while waiting:
-        n = len(waiting[0]) - 1
-        at_once = max(1, _BATCH_POSITIONS // n)
-        batch, waiting = waiting[:at_once], waiting[at_once:]
-        edges = np.array([len(p) - 1 for p in batch])
-        tokens = np.stack([np.pad(p, (0, n + 1 - len(p)), mode="edge") for p in batch])
-        nll, _ = _nll(model, tokens)
-        total += _nats(nll[np.arange(n) < edges[:, None]])
-    return total
-
-
-def _nll(model: BriLLM, tokens: Array, state: State | None = None) -> tuple[Array, State]:
-    with np.errstate(over="ignore", invalid="ignore"):  # `_nats` looks after them
-        return model.nll(tokens, state)
-
-
-def _nats(nll: Array) -> float:
-    """Their sum. A signal that has outgrown its numbers leaves NaN: an infinite surprise."""
-    total = float(nll.sum(dtype=np.float64))
-    return math.inf if math.isnan(total) else total
-
-
-def _width(model: BriLLM, width: int) -> int:
-    return width if model.max_positions is None else min(width, model.max_positions)
 
 
 def number(x: float, decimals: int = 4) -> str:
@@ -184,7 +110,7 @@ def evaluate(
     per byte of the text (bytes are None where they cannot be known)
     """
     documents = as_documents(ids)
-    n, longest = _n_edges(documents), max(len(d) for d in documents)
+    n, longest = n_edges(documents), max(len(d) for d in documents)
     if n == 0:
         raise UserError(f"an evaluation needs at least 2 tokens of text; got {longest}")
     tokenizer = model.tokenizer
@@ -212,7 +138,7 @@ def evaluate(
         scores += [score("unigram", by_order[1]), score("bigram, Kneser-Ney", by_order[2])]
         scores.append(score(f"best n-gram, Kneser-Ney ({best}-gram)", by_order[best]))
     counted = len(scores)
-    width = _width(model, WINDOW)
+    width = width_of(model, WINDOW)
     name = "BriLLM" if kept is None else f"BriLLM of step {kept[0]}"
     scores.append(score(f"{name}, windows of {width}", window_loss(model, ids, width)))
     if model.max_positions is None or longest - 1 <= model.max_positions:

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from minibrillm.comparison import (
+from minibrillm.config import ModelConfig, TrainConfig
+from minibrillm.judging.comparison import (
     Candidate,
     Comparison,
     Task,
@@ -19,7 +20,6 @@ from minibrillm.comparison import (
     report,
     train_brillm,
 )
-from minibrillm.config import ModelConfig, TrainConfig
 from minibrillm.presets import for_vocabulary
 
 
@@ -89,7 +89,7 @@ def ablate(
     note: Callable[[str], None] = lambda line: None,
     on_row: Callable[[Comparison], None] = lambda found: None,
 ) -> Comparison:
-    """Train and score every rung; arguments as for `minibrillm.comparison.compare`."""
+    """Train and score every rung; arguments as for `minibrillm.judging.comparison.compare`."""
     found = Comparison.of(task)
     for name, model, training in rungs(task):
         candidate = Candidate({}, functools.partial(train_brillm, task, model, training))

@@ -14,18 +14,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from minibrillm import __version__
-from minibrillm.errors import UserError
+from minibrillm.checks import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
     import numpy as np
 
-    from minibrillm.comparison import Comparison, Task
     from minibrillm.config import ModelConfig, TrainConfig
-    from minibrillm.corpus import Split
+    from minibrillm.judging.comparison import Comparison, Task
     from minibrillm.model import BriLLM
-    from minibrillm.tokenizer import Tokenizer
+    from minibrillm.text import Split, Tokenizer
     from minibrillm.training import Trainer
 
 app = typer.Typer(
@@ -135,8 +134,7 @@ def train(
 ) -> None:
     """Train a model on a text, and show how good it is on the part held out."""
     from minibrillm.config import ModelConfig, TrainConfig
-    from minibrillm.corpus import join_documents
-    from minibrillm.tokenizer import train_tokenizer
+    from minibrillm.text import join_documents, train_tokenizer
     from minibrillm.training import Trainer
 
     heldout_text = None
@@ -200,7 +198,7 @@ def _default_run(text: Path, preset: str) -> Path:
 
 
 def _split_of(path: Path, field: str | None, cross_documents: bool, heldout: float) -> Split:
-    from minibrillm.corpus import Split, join_documents, locate, read_corpus, split_corpus
+    from minibrillm.text import Split, join_documents, locate, read_corpus, split_corpus
 
     split = split_corpus(read_corpus(locate(path), field), heldout)
     if cross_documents:
@@ -287,7 +285,7 @@ def _plan(trainer: Trainer, out: Path | None) -> None:
 
 def _warn_of_long_runs(trainer: Trainer) -> None:
     """Where the same edge is crossed longer than in any sequence, a signal without bound grows."""
-    from minibrillm.corpus import longest_run
+    from minibrillm.text import longest_run
 
     if trainer.model.config.signal_bound:
         return
@@ -310,7 +308,7 @@ def _threads(backend: str) -> str:
 
 
 def _train_and_report(trainer: Trainer, out: Path, heldout_text: tuple[str, ...] | None) -> None:
-    from minibrillm.evaluation import evaluate as score
+    from minibrillm.judging.evaluation import evaluate as score
 
     _train(trainer)
     last = trainer.history[-1] if trainer.history else None
@@ -359,10 +357,10 @@ def demo(
 ) -> None:
     """Train on the bundled pieces, in Chinese and in English, no network, and write in both."""
     from minibrillm.config import TrainConfig
-    from minibrillm.corpus import bundled_documents
-    from minibrillm.evaluation import evaluate as score
+    from minibrillm.judging.evaluation import evaluate as score
     from minibrillm.model import BriLLM
     from minibrillm.presets import for_vocabulary
+    from minibrillm.text import bundled_documents
     from minibrillm.training import Trainer
 
     trainers = {}
@@ -418,7 +416,7 @@ CorpusName = Annotated[
 @corpora.command("list")
 def list_corpora(as_json: AsJson = False) -> None:
     """The corpora that have a name, and which of them are on this machine."""
-    from minibrillm.corpus import BUNDLED, DOWNLOADS, corpus_path
+    from minibrillm.text import BUNDLED, DOWNLOADS, corpus_path
 
     about = {BUNDLED: "short pieces in Chinese and English, CC0, made for this project"}
     about |= {name: known.about for name, known in DOWNLOADS.items()}
@@ -440,7 +438,7 @@ def list_corpora(as_json: AsJson = False) -> None:
 @corpora.command("fetch")
 def fetch(name: CorpusName) -> None:
     """Download a corpus, check it, and print where it is; nothing to do if it is there."""
-    from minibrillm.corpus import BUNDLED, corpus_path, fetch_corpus
+    from minibrillm.text import BUNDLED, corpus_path, fetch_corpus
 
     _say(str(corpus_path(name) if name == BUNDLED else fetch_corpus(name, sys.stderr.isatty())))
 
@@ -448,7 +446,7 @@ def fetch(name: CorpusName) -> None:
 @corpora.command("path")
 def show_path(name: CorpusName) -> None:
     """Print where a corpus is on this machine; downloads nothing."""
-    from minibrillm.corpus import corpus_path
+    from minibrillm.text import corpus_path
 
     _say(str(corpus_path(name)))
 
@@ -468,9 +466,9 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Score a model on text it has not seen, beside n-grams on the same tokens."""
-    from minibrillm.checkpoint import has_training, kept_steps, load_model
-    from minibrillm.corpus import locate, read_corpus
-    from minibrillm.evaluation import evaluate as score
+    from minibrillm.judging.evaluation import evaluate as score
+    from minibrillm.runs import has_training, kept_steps, load_model
+    from minibrillm.text import locate, read_corpus
     from minibrillm.training import load_text
 
     imported = not has_training(run)
@@ -503,7 +501,7 @@ def generate(
     backend: Backend = "numba",
 ) -> None:
     """Continue a prompt, in Chinese or in English."""
-    from minibrillm.checkpoint import load_model
+    from minibrillm.runs import load_model
 
     if tokens < 1:
         raise UserError(f"--tokens is {tokens}; expected at least 1")
@@ -576,8 +574,8 @@ def import_released(
     ] = None,
 ) -> None:
     """Make a run of a checkpoint of the released code, to evaluate it and to generate text."""
-    from minibrillm.checkpoint import latest_checkpoint, save_checkpoint
     from minibrillm.released import read_released
+    from minibrillm.runs import latest_checkpoint, save_checkpoint
 
     if latest_checkpoint(out) is not None or (out / "text.safetensors").exists():
         raise UserError(f"{out} already holds a run; choose another folder")
@@ -609,9 +607,9 @@ def export_released(
     ] = None,
 ) -> None:
     """Write a run for the released code: a checkpoint, and the files that go with it."""
-    from minibrillm.checkpoint import load_model
     from minibrillm.released import write_released
-    from minibrillm.tokenizer import BPETokenizer
+    from minibrillm.runs import load_model
+    from minibrillm.text import BPETokenizer
 
     source = load_model(run, "numpy")
     write_released(
@@ -633,7 +631,7 @@ def parity(
     as_json: AsJson = False,
 ) -> None:
     """Compare both backends with vectors of the released model; exit 1 if float64 disagrees."""
-    from minibrillm.parity import TOLERANCE, compare, load_golden
+    from minibrillm.released import TOLERANCE, compare, load_golden
 
     found = compare(load_golden(file))
     failed = sorted({c.quantity for c in found if not c.agrees})
@@ -665,7 +663,7 @@ def info(as_json: AsJson = False) -> None:
     import threadpoolctl
 
     from minibrillm import kernels
-    from minibrillm.plotting import chinese_font
+    from minibrillm.look import chinese_font
 
     kernels.adamw(*np.zeros((5, 1)), 1.0, 1, 0.0, 0.0, 0.5, 0.5, 1e-8, 0.5)  # starts the threads
     try:
@@ -732,8 +730,8 @@ def compare(
     ] = None,
 ) -> None:
     """Compare with n-grams, a GPT and an LSTM on the same text in the same time (needs torch)."""
-    from minibrillm import comparison
-    from minibrillm.plotting import plot_comparison
+    from minibrillm.judging import comparison
+    from minibrillm.look import plot_comparison
 
     names = only or comparison.CONTENDERS
     comparison.check(names, grid)
@@ -760,7 +758,7 @@ def ablate(
     json_file: JsonFile = None,
 ) -> None:
     """From paper to released to mini to mini7, one change at a time: what does each bring?"""
-    from minibrillm.ablation import ablate as climb
+    from minibrillm.judging.ablation import ablate as climb
 
     task = _task(text, field, minutes, range(seed, seed + seeds), "characters", vocab_size)
     _check_writable(json_file)
@@ -778,9 +776,9 @@ def _task(
     vocab_size: int | None,
 ) -> Task:
     """What several models are to be trained on; refuses what is impossible."""
-    from minibrillm.comparison import Task, three_parts
     from minibrillm.config import TrainConfig
-    from minibrillm.corpus import locate, read_corpus
+    from minibrillm.judging.comparison import Task, three_parts
+    from minibrillm.text import locate, read_corpus
 
     TrainConfig(minutes=minutes, seed=seeds.start)
     if math.isinf(minutes):
@@ -854,7 +852,7 @@ def bench(
     ] = None,
 ) -> None:
     """Measure speed and memory: against the machine's limits, against PyTorch, against size."""
-    from minibrillm import benchmark
+    from minibrillm.bench import benchmark
 
     names = benchmark.check_sections(section or [])
     sizes = benchmark.QUICK if quick else benchmark.FULL

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from minibrillm.corpus import MarkovChain, bundled_documents, join_documents
+from minibrillm.text import MarkovChain, bundled_documents, join_documents
 
 Words = Mapping[str, Sequence[str]]
 Maker = Callable[[np.random.Generator], str]

@@ -32,10 +32,10 @@ from safetensors.numpy import load_file, save_file
 
 from minibrillm import __version__
 from minibrillm.config import ModelConfig
-from minibrillm.errors import UserError
+from minibrillm.checks import UserError
 from minibrillm.graph import TokenGraph
 from minibrillm.model import BriLLM
-from minibrillm.tokenizer import tokenizer_from_json
+from minibrillm.text import tokenizer_from_json
 
 Array = np.ndarray
 

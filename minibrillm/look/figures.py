@@ -13,14 +13,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib import font_manager
 
-from minibrillm.errors import UserError
-from minibrillm.inspection import Trace
+from minibrillm.checks import UserError
+from minibrillm.look.inspection import Trace
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from minibrillm.comparison import Comparison
+    from minibrillm.judging.comparison import Comparison
     from minibrillm.training import Record
 
 Array = np.ndarray
@@ -68,7 +68,7 @@ def plot_answers(trace: Trace, step: int, *, top: int = 12, ax: Axes | None = No
     Parameters
     ----------
     trace : Trace
-        Of `minibrillm.inspection.trace`.
+        Of `minibrillm.look.inspection.trace`.
     step : int
         Which edge of the trace.
     top : int
@@ -216,7 +216,7 @@ def plot_ladder(found: Comparison, *, ax: Axes | None = None) -> Axes:
 
     The best reading of each, on the test part, bars cut at twice the median. Beside each loss
     stands the change from the model before, and what is worse than that one is orange. Made for
-    `minibrillm.ablation.ablate`.
+    `minibrillm.judging.ablation.ablate`.
     """
     rows = found.best()
     ax = _axes(ax, 7.6, 0.3 * len(rows) + 0.8)

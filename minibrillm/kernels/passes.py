@@ -59,8 +59,8 @@ from minibrillm.functional import (
 
 if TYPE_CHECKING:
     from minibrillm.config import ModelConfig
+    from minibrillm.counting import KneserNey
     from minibrillm.graph import TokenGraph
-    from minibrillm.ngram import KneserNey
 
 Array = np.ndarray
 Parameters = Mapping[str, Array]

@@ -19,7 +19,7 @@ from typing import Any, Self
 import numpy as np
 import tokenizers
 
-from minibrillm.errors import UserError
+from minibrillm.checks import UserError
 
 UNKNOWN_ID = 0
 UNKNOWN_LABEL = "<unk>"

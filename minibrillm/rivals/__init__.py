@@ -1,0 +1,1 @@
+"""The same model in PyTorch, a GPT and an LSTM."""

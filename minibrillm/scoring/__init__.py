@@ -1,0 +1,5 @@
+"""Held-out losses: what training chooses by and judging reports."""
+
+from minibrillm.scoring.losses import WINDOW, Scored, n_edges, stream_loss, width_of, window_loss
+
+__all__ = ["WINDOW", "Scored", "n_edges", "stream_loss", "width_of", "window_loss"]
