@@ -43,7 +43,7 @@ _MODEL_PRESETS: dict[str, dict[str, Any]] = {
         "signal_bound": 0.0,
     },
     "mini": {},  # the defaults of ModelConfig
-    "mini7": {"prior": "ngrams"},
+    "mini-ngrams": {"prior": "ngrams"},
 }
 
 
@@ -205,7 +205,7 @@ class ModelConfig(_Record):
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> ModelConfig:
-        """``paper`` (its equation), ``released`` (the authors' code), ``mini`` (ours), or ``mini7``
+        """``paper`` (its equation), ``released`` (the authors' code), ``mini`` (ours), or ``mini-ngrams``
         (ours with a prior of 7-grams)."""
         _check_preset(name)
         return cls.from_json({**_MODEL_PRESETS[name], **changes})

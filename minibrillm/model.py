@@ -99,7 +99,7 @@ class BriLLM:
         Parameters
         ----------
         text : str, or a sequence of documents
-        preset : "paper", "released", "mini" or "mini7"
+        preset : "paper", "released", "mini" or "mini-ngrams"
         tokenizer : "characters" or "bpe"
         n_nodes : int, optional
             Largest vocabulary.

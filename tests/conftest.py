@@ -33,7 +33,7 @@ VARIANTS: dict[str, ModelConfig] = {
         max_positions=40,
         min_count=2,
     ),
-    "mini, 4-grams": ModelConfig.preset("mini7", d_node=5, min_count=2, prior_order=4),
+    "mini, 4-grams": ModelConfig.preset("mini-ngrams", d_node=5, min_count=2, prior_order=4),
     "paper, node start": ModelConfig.preset("paper", d_node=6, start="node", memory="leaky"),
     "mini, tight": ModelConfig.preset("mini", d_node=6, min_count=2, signal_bound=0.7),
     "released, bound": ModelConfig.preset("released", d_node=5, max_positions=40, signal_bound=0.9),

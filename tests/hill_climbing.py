@@ -129,7 +129,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
-    for preset in ("mini", "mini7"):
+    for preset in ("mini", "mini-ngrams"):
         found = climb(preset, arguments.seed, seconds=30 * arguments.minutes)
         print(f"{preset}: {found.tried} prompts, the worst at {found.worst:.4g} nats per token")
         print(f"  text {found.text[:60]!r}\n  prompt {found.prompt[:60]!r}")

@@ -1,4 +1,4 @@
-"""The ladder from paper to mini7: its rungs are the presets, and each changes what it says."""
+"""The ladder from paper to mini-ngrams: its rungs are the presets, and each changes what it says."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def test_presets_are_met_on_the_way() -> None:
     for preset in ("paper", "released", "mini"):
         assert known[preset][0] == ModelConfig.preset(preset), preset
         assert known[preset][1] == TrainConfig.preset(preset, minutes=1.0), preset
-    assert known["mini7"][0] == ModelConfig.preset("mini7")
-    assert list(rungs(task_of()))[-1][0].endswith("mini7")
+    assert known["mini-ngrams"][0] == ModelConfig.preset("mini-ngrams")
+    assert list(rungs(task_of()))[-1][0].endswith("mini-ngrams")
 
 
 def test_every_rung_changes_what_it_names_and_nothing_else() -> None:

@@ -94,7 +94,7 @@ def test_a_checkpoint_from_before_the_bound_has_none(tmp_path: Path) -> None:
     assert load_model(tmp_path).config.signal_bound == 0
 
 
-@pytest.mark.parametrize("preset", ["mini", "mini7"])
+@pytest.mark.parametrize("preset", ["mini", "mini-ngrams"])
 def test_hill_climbing_finds_no_text_with_an_infinite_loss(preset: str) -> None:
     """`tests/hill_climbing.py` does the same for ten minutes."""
     found = climb(preset, seed=1, texts=12)
@@ -112,7 +112,7 @@ def test_hill_climbing_can_find_one() -> None:
 
 
 def fitted(
-    n_nodes: int, lengths: list[int], preset: str = "mini7", given: Any = (), **limits: Any
+    n_nodes: int, lengths: list[int], preset: str = "mini-ngrams", given: Any = (), **limits: Any
 ) -> tuple[ModelConfig, TrainConfig]:
     limits = limits or {"minutes": 3.0}
     training = TrainConfig.preset(preset, **limits)
@@ -156,7 +156,7 @@ def test_sequences_are_no_longer_than_documents() -> None:
 
 def test_what_is_given_stays() -> None:
     given = {"d_node": 5, "weight_decay": 0.1, "batch_size": 3, "sequence_length": 9}
-    config = ModelConfig.preset("mini7", d_node=5)
+    config = ModelConfig.preset("mini-ngrams", d_node=5)
     training = TrainConfig(steps=9, weight_decay=0.1, batch_size=3, sequence_length=9)
     config, training = for_text(60, [500], 50, config, training, given)
     assert config.d_node == 5

@@ -62,7 +62,7 @@ def newest(run: Path) -> Path:
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("tokenizer", ["characters", "bpe"])
-@pytest.mark.parametrize("preset", ["mini", "mini7", "paper", "released"])
+@pytest.mark.parametrize("preset", ["mini", "mini-ngrams", "paper", "released"])
 def test_model_round_trip(tmp_path: Path, preset: str, tokenizer: str, dtype: type) -> None:
     model = tiny(preset, tokenizer=tokenizer, dtype=dtype, n_nodes=270, seed=5, min_count=2)
     save_checkpoint(tmp_path / "run", model)
@@ -71,7 +71,7 @@ def test_model_round_trip(tmp_path: Path, preset: str, tokenizer: str, dtype: ty
     assert again.tokenizer.to_json() == model.tokenizer.to_json()
     assert again.graph.n_nodes == model.graph.n_nodes
     assert (again.graph.prior is None) == (not preset.startswith("mini"))
-    assert (again.graph.ngrams is None) == (preset != "mini7")
+    assert (again.graph.ngrams is None) == (preset != "mini-ngrams")
     ours, theirs = again.graph.to_arrays(), model.graph.to_arrays()
     for ours_group, theirs_group in ((again.parameters, model.parameters), (ours, theirs)):
         assert ours_group.keys() == theirs_group.keys()
@@ -298,7 +298,7 @@ def test_arrays_that_do_not_fit(run: Path, name: str, array: np.ndarray | None, 
 def test_ngrams_that_do_not_fit(
     tmp_path: Path, name: str, array: np.ndarray | None, said: str
 ) -> None:
-    save_checkpoint(tmp_path / "run", tiny("mini7"))
+    save_checkpoint(tmp_path / "run", tiny("mini-ngrams"))
     path = newest(tmp_path / "run") / "model.safetensors"
     arrays = dict(load_file(path))
     change(arrays, name, array)

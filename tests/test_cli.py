@@ -262,8 +262,8 @@ def test_a_corpus_once_cached_is_trained_on_by_name(
     assert minibrillm("corpus", "fetch", "mama").out == f"{cache / 'mama.txt'}\n"
     said = minibrillm("train", "mama", "--steps", 1, "--backend", "numpy", *FEW)
     assert (said.code, said.err) == (0, "")
-    assert load_training(Path("runs/mama-mini7")).step == 1
-    said = minibrillm("evaluate", "runs/mama-mini7", "mama", "--backend", "numpy")
+    assert load_training(Path("runs/mama-mini-ngrams")).step == 1
+    said = minibrillm("evaluate", "runs/mama-mini-ngrams", "mama", "--backend", "numpy")
     assert "one stream" in said.out
     (cache / "mama.txt").unlink()
     is_refused(minibrillm("corpus", "fetch", "mama"), "no connection to http://127.0.0.1:9/mama")
@@ -305,7 +305,7 @@ def test_documents_are_crossed_if_asked(minibrillm: Command, tmp_path: Path) -> 
     said = minibrillm("train", "a.jsonl", "--cross-documents", *few)
     assert (said.code, said.err) == (0, "")
     assert "documents" not in said.out.split("graph")[0]
-    kept = load_file(tmp_path / "runs" / "a-mini7" / "text.safetensors")
+    kept = load_file(tmp_path / "runs" / "a-mini-ngrams" / "text.safetensors")
     assert kept["train_lengths"].tolist() == [len("\n" + 9 * "line 0 of ten\n")]
 
 

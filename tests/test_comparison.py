@@ -137,9 +137,9 @@ def test_the_first_candidate_is_what_fits_the_text(
         found.append((config, training))
 
     monkeypatch.setattr(comparison, "train_brillm", train)
-    first, *others = comparison._our_grid(task, "mini7")
-    comparison._train_preset(task, "mini7", first, seed=0)
-    given = ModelConfig.preset("mini7"), TrainConfig.preset("mini7", minutes=minutes)
+    first, *others = comparison._our_grid(task, "mini-ngrams")
+    comparison._train_preset(task, "mini-ngrams", first, seed=0)
+    given = ModelConfig.preset("mini-ngrams"), TrainConfig.preset("mini-ngrams", minutes=minutes)
     n_heldout = sum(map(len, task.ids["validation"]))
     assert found == [for_text(n_nodes, [n], n_heldout, *given)]
     assert len(others) == 2

@@ -38,7 +38,7 @@ LARGE = {
         1000,
     ),
     "mini, large, 3-grams": (
-        ModelConfig.preset("mini7", d_node=16, min_count=3, prior_order=3),
+        ModelConfig.preset("mini-ngrams", d_node=16, min_count=3, prior_order=3),
         1000,
     ),
 }

@@ -46,7 +46,7 @@ TEXT = "我爱妈妈。妈妈爱我。\nthe cat sat on the mat. a dog ran.\n" * 
 COLUMNS = ["step", "seconds", "tokens", "learning_rate", "train_loss", "gradient_norm"]
 COLUMNS += ["heldout_loss"]
 BACKENDS = pytest.mark.parametrize("backend", ["numpy", "numba"])
-PRESETS = pytest.mark.parametrize("preset", ["mini", "mini7", "paper", "released"])
+PRESETS = pytest.mark.parametrize("preset", ["mini", "mini-ngrams", "paper", "released"])
 
 
 def tiny(preset: str = "mini", backend: str = "numpy", **changes: Any) -> BriLLM:
@@ -206,7 +206,7 @@ def test_a_resumed_run_is_the_same_run(
     tmp_path: Path, backend: str, setting: dict[str, Any]
 ) -> None:
     changes = {"steps": 8, "evaluate_every": 3, "checkpoint_every": 5, **setting}
-    preset = "mini7" if "leave_one_out" in setting else "mini"
+    preset = "mini-ngrams" if "leave_one_out" in setting else "mini"
     train(begin(tmp_path / "at once", tiny(preset, backend), **changes))
     with pytest.raises(Interrupted):
         train(begin(tmp_path / "halves", tiny(preset, backend), **changes), stop_at(4))
@@ -839,7 +839,7 @@ def test_an_infinite_gradient_changes_nothing(monkeypatch: pytest.MonkeyPatch) -
 
 def test_training_leaves_out_what_it_foretells_and_evaluation_does_not() -> None:
     trainer = loose(
-        tiny("mini7", prior_order=5), **LEARN | {"learning_rate": 1e-12}, leave_one_out=1.0
+        tiny("mini-ngrams", prior_order=5), **LEARN | {"learning_rate": 1e-12}, leave_one_out=1.0
     )
     seen = train(trainer)[0].train_loss
     known = trainer.learner.loss(trainer.windows.ids[None])
@@ -851,7 +851,7 @@ def test_trust_in_contexts_is_learned_by_their_length() -> None:
     rng = np.random.default_rng(0)
     text = "".join("abc"[k] for k in rng.integers(0, 3, 60))
     text = "".join(rng.choice(["xab", "yac", "zad"]) for _ in range(300)) + text
-    model = BriLLM.from_text(text, "mini7", d_node=8, backend="numpy", prior_order=3)
+    model = BriLLM.from_text(text, "mini-ngrams", d_node=8, backend="numpy", prior_order=3)
     ids = model.tokenizer.encode(text)
     settings = config(**LEARN, leave_one_out=1.0)
     trainer = Trainer(model, ids[:-60], ids[-60:], settings)

@@ -71,7 +71,9 @@ def train(
             "or a corpus by name (not needed with --resume)."
         ),
     ] = None,
-    preset: Annotated[str, typer.Option(help="mini7, mini, released or paper.")] = "mini7",
+    preset: Annotated[
+        str, typer.Option(help="mini-ngrams, mini, released or paper.")
+    ] = "mini-ngrams",
     minutes: Annotated[
         float | None,
         typer.Option(help="Train so long (default 3), a short text only for 40 readings."),
@@ -371,7 +373,7 @@ def demo(
         train_texts, chosen_by = (
             bundled_documents(split, (language,)) for split in ("train", "validation")
         )
-        model = BriLLM.from_text(train_texts, "mini7", seed=seed, backend=backend)
+        model = BriLLM.from_text(train_texts, "mini-ngrams", seed=seed, backend=backend)
         size, batch_size = model.config.d_node, config.batch_size
         _, config = for_vocabulary(model.graph.n_nodes, model.config, config, size, batch_size)
         ids = _encode(model.tokenizer, train_texts), _encode(model.tokenizer, chosen_by)
@@ -718,7 +720,9 @@ def compare(
     ] = None,
     only: Annotated[
         list[str] | None,
-        typer.Option(help="ngrams, released, mini, mini7, gpt or lstm; again for more (all)."),
+        typer.Option(
+            help="ngrams, released, mini, mini-ngrams, gpt or lstm; again for more (all)."
+        ),
     ] = None,
     grid: Annotated[
         int,
@@ -757,7 +761,7 @@ def ablate(
     ] = None,
     json_file: JsonFile = None,
 ) -> None:
-    """From paper to released to mini to mini7, one change at a time: what does each bring?"""
+    """From paper to released to mini to mini-ngrams, one change at a time: what does each bring?"""
     from minibrillm.judging.ablation import ablate as climb
 
     task = _task(text, field, minutes, range(seed, seed + seeds), "characters", vocab_size)

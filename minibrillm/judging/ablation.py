@@ -1,4 +1,4 @@
-"""From the paper to `mini7`, one change at a time: what does each bring, what does it cost?
+"""From the paper to `mini-ngrams`, one change at a time: what does each bring, what does it cost?
 
 Every rung of the ladder has all changes of the rungs before it, and trains for the same time.
 """
@@ -71,7 +71,7 @@ LADDER = (
         {"edges": "three_part", "min_count": 10, "initial_range": 0.3},
     ),
     Rung("more decay", {}, {"weight_decay": 1.0}),
-    Rung("7-gram prior: mini7", {"prior": "ngrams"}),
+    Rung("7-gram prior: mini-ngrams", {"prior": "ngrams"}),
 )
 
 

@@ -36,7 +36,7 @@ Documents = Sequence[Array]
 Trained: TypeAlias = "Trainer | PeerTrainer"
 Reading = Callable[..., float]
 
-CONTENDERS = ("ngrams", "released", "mini", "mini7", "gpt", "lstm")
+CONTENDERS = ("ngrams", "released", "mini", "mini-ngrams", "gpt", "lstm")
 _HIGHEST_ORDER = 7
 _PARTS = ("validation", "test")
 
@@ -189,7 +189,7 @@ class Row:
     @property
     def ours(self) -> bool:
         """Whether this is BriLLM."""
-        return self.contender in ("released", "mini", "mini7")
+        return self.contender in ("released", "mini", "mini-ngrams")
 
     def to_json(self) -> dict[str, Any]:
         """Plain dictionary, with mean and spread (standard deviation) of each part."""
@@ -365,7 +365,7 @@ def compare(
         "ngrams": lambda: _ngrams(task),
         "released": lambda: _released(task, note),
         "mini": lambda: _ours(task, "mini", grid, note),
-        "mini7": lambda: _ours(task, "mini7", grid, note),
+        "mini-ngrams": lambda: _ours(task, "mini-ngrams", grid, note),
         "gpt": lambda: _gpt(task, grid, note),
         "lstm": lambda: _lstm(task, grid, note),
     }
@@ -519,7 +519,7 @@ def chosen(
     return _model(name, task, trained, readings(trained[0]), {**settings, "grid": grid})
 
 
-# `mini` and `mini7` are tried with the settings that fit the text (`for_text`), then with these.
+# `mini` and `mini-ngrams` are tried with the settings that fit the text (`for_text`), then with these.
 _LETTERS: tuple[dict[str, Any], ...] = (
     {"d_node": 32, "weight_decay": 1.0},
     {"d_node": 64, "weight_decay": 1.5},
@@ -546,7 +546,7 @@ def _our_grid(task: Task, preset: str) -> tuple[dict[str, Any], ...]:
 def _ours(
     task: Task, preset: str, n_candidates: int, note: Callable[[str], None]
 ) -> Iterator[Model]:
-    """``mini`` or ``mini7``."""
+    """``mini`` or ``mini-ngrams``."""
     yield _brillm(task, preset, f"BriLLM {preset}", _our_grid(task, preset)[:n_candidates], note)
 
 

@@ -170,7 +170,7 @@ def _no_better_than_guessing(model: BriLLM, ours: Sequence[Score]) -> str:
 def remedy(model: BriLLM) -> str:
     """What helps a model whose signals, or whose loss, have run away."""
     if model.config.signal_bound == 0:
-        return "nothing bounds its signals: train with --signal-bound 8, or with the preset mini7"
+        return "nothing bounds its signals: train with --signal-bound 8, or with the preset mini-ngrams"
     return "train with a smaller --learning-rate"
 
 

@@ -117,7 +117,7 @@ def _sequence_length(lengths: Sequence[int], training: TrainConfig) -> int:
 
 
 def _by_size(n_nodes: int, n_tokens: int, minutes: float | None) -> dict[str, Any]:
-    """Settings of ``mini`` and ``mini7``."""
+    """Settings of ``mini`` and ``mini-ngrams``."""
     if n_nodes > MANY_NODES:
         return _FOR_MANY | {"weight_decay": 1.2 if n_tokens >= _LONG_TEXT else 6.0}
     if n_tokens >= _LONG_TEXT:
