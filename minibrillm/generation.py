@@ -1,4 +1,4 @@
-"""From logits to text: greedy choice, temperature, top-k, top-p, stop tokens, streaming."""
+"""From logits to text: greedy choice, temperature, top-k, top-p, one token after the other."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Protocol
 
 import numpy as np
 
-from minibrillm.checks import UserError
-from minibrillm.functional import State
+from minibrillm.checks import Record, UserError, ranges
+from minibrillm.memory import State
 
 Array = np.ndarray
 
@@ -29,35 +29,14 @@ class Reader(Protocol):
 
 
 @dataclass(frozen=True)
-class Sampling:
-    """How the next token is drawn.
+class Sampling(Record):
+    """How the next token is drawn; an impossible value is a `UserError`."""
 
-    Parameters
-    ----------
-    temperature : float
-        Divides the logits (energy + prior) before the softmax; 0 is greedy: always the likeliest.
-    top_k : int
-        Only the k likeliest tokens; 0: all.
-    top_p : float
-        Only the fewest likeliest tokens that hold this much probability; 1: all.
+    temperature: float = 1.0  # divides the logits; 0 is greedy: always the likeliest
+    top_k: int = 0  # only the k likeliest tokens; 0: all
+    top_p: float = 1.0  # only the fewest likeliest tokens that hold this much probability; 1: all
 
-    Raises
-    ------
-    UserError
-        A value out of its range.
-    """
-
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.temperature < float("inf"):
-            raise UserError(f"temperature is {self.temperature}; expected a number of at least 0")
-        if self.top_k < 0:
-            raise UserError(f"top_k is {self.top_k}; expected 0 (all tokens) or a positive number")
-        if not 0 < self.top_p <= 1:
-            raise UserError(f"top_p is {self.top_p}; expected a number above 0 and at most 1")
+    _ranges = ranges.SAMPLING
 
 
 def probabilities(logits: Array, sampling: Sampling) -> Array:
@@ -93,24 +72,14 @@ def generate(
     stop: Collection[int] = (),
     banned: Collection[int] = (),
 ) -> Iterator[int]:
-    """Yield up to ``n_tokens`` tokens that follow ``prompt``, one at a time.
+    """Yield up to ``n_tokens`` tokens that follow ``prompt`` (T,), T ≥ 1, one at a time.
 
-    A step costs the same however long the past is. Self-loops (妈妈, 00) are allowed.
-
-    Parameters
-    ----------
-    prompt : integer array, at least one token
-    stop : tokens that end the text; the one met is not yielded
-    banned : tokens never drawn
-
-    Raises
-    ------
-    UserError
-        The signal has outgrown its numbers (MODEL.md, "Memory"): what was yielded stands.
+    A token of ``stop`` ends the text and is not yielded, those in ``banned`` are never drawn. A
+    step costs the same however long the past is. Where the signal has outgrown its numbers
+    (MODEL.md, "Memory") a `UserError` says so, and what was yielded stands.
     """
     blocked = np.fromiter(banned, np.int64, len(banned))
-    state = None
-    unread = prompt
+    state, unread = None, prompt
     for k in range(n_tokens):
         with np.errstate(over="ignore", invalid="ignore"):  # told below
             state = model.read(unread, state)
@@ -118,7 +87,7 @@ def generate(
         if not np.isfinite(logits).all():
             raise UserError(
                 f"the signal grew past the largest number after {len(prompt) + k} tokens; ask for "
-                "fewer tokens, or train anew with --signal-bound 8, which bounds every signal"
+                "fewer tokens, or train anew with signal_bound=8, which bounds every signal"
             )
         logits[blocked] = -np.inf
         token = int(rng.choice(len(logits), p=probabilities(logits, sampling)))

@@ -3,97 +3,119 @@
 from __future__ import annotations
 
 import math
-from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from minibrillm.config import TrainConfig
-from minibrillm.parameters import Parameters, decays
+if TYPE_CHECKING:
+    from minibrillm.config import TrainConfig
+    from minibrillm.model import BriLLM
 
 Array = np.ndarray
+Parameters = dict[str, Array]
+
+# Squares are added up in blocks, and in each block in lanes side by side, so that textbook and
+# kernels find the same norm to the last bit.
+SQUARES_BLOCK, SQUARES_LANES = 1 << 16, 16
 
 
 def learning_rate(config: TrainConfig, step: int, progress: float) -> float:
     """Linear warm-up over ``warmup_steps``, times half a cosine over the whole run.
 
-    Parameters
-    ----------
-    step : int
-        Steps done.
-    progress : float
-        Share of the run that is over, 0 … 1.
+    ``step`` counts the steps done, ``progress`` is the share of the run that is over, 0 … 1.
     """
     warmup = min(1.0, (step + 1) / max(config.warmup_steps, 1))
     return config.learning_rate * warmup * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
 
+def sum_of_squares(array: Array) -> float:
+    """Σ x² over all elements, in float64: towards the norm of a gradient."""
+    flat, sums = array.reshape(-1), []
+    for first in range(0, flat.size, SQUARES_BLOCK):
+        block = flat[first : first + SQUARES_BLOCK].astype(np.float64)
+        lanes = np.pad(block, (0, -block.size % SQUARES_LANES)).reshape(-1, SQUARES_LANES)
+        sums.append(np.square(lanes).sum(axis=0))
+    return math.fsum(x for lanes in sums for x in lanes)
+
+
+def adamw(
+    parameter: Array,
+    gradient: Array,
+    mean: Array,
+    square: Array,
+    average: Array,
+    scale: float,
+    step: int,
+    learning_rate: float,
+    weight_decay: float,
+    beta1: float,
+    beta2: float,
+    epsilon: float,
+    average_decay: float,
+) -> None:
+    """One step of AdamW on one array, in place, and of the moving average of the weights.
+
+    Weight decay is apart from the gradient (Loshchilov & Hutter 2019, algorithm 2). Moments and
+    average start at zero and at the first weights; ``scale`` multiplies the gradient first
+    (clipping); ``step`` counts from 1.
+    """
+    g = gradient * parameter.dtype.type(scale)
+    mean += (1 - beta1) * (g - mean)
+    square += (1 - beta2) * (g * g - square)
+    root = np.sqrt(square / (1 - beta2**step)) + epsilon
+    parameter *= 1 - learning_rate * weight_decay
+    parameter -= learning_rate / (1 - beta1**step) * mean / root
+    average += (1 - average_decay) * (parameter - average)
+
+
 class AdamW:
-    """Moments and averaged weights of every trained parameter.
+    """Moments of every trained parameter, and the moving average of the weights.
 
     The average follows the weights with decay min(``average_decay``, (1 + t) / (10 + t)) at step
-    t, so that it forgets the initial weights early on.
+    t, so that it forgets the first weights early on.
 
     Parameters
     ----------
-    parameters : dict of arrays
-        Updated in place.
+    model : BriLLM
+        Its weights are updated in place.
     config : TrainConfig
-    operations : module
-        `minibrillm.kernels` or `minibrillm.reference`.
-    train_shared_edge : bool
-        False: slot 0 of the edges stays as it is (the paper's "fixed, non-updated" edge).
+    average : dict of arrays, optional
+        What the average is kept in, the first weights to begin with; without it, new arrays.
     """
 
     def __init__(
-        self,
-        parameters: Parameters,
-        config: TrainConfig,
-        operations: ModuleType,
-        train_shared_edge: bool = True,
+        self, model: BriLLM, config: TrainConfig, average: Parameters | None = None
     ) -> None:
-        self.parameters = parameters
-        self.config = config
-        self.operations = operations
-        self.train_shared_edge = train_shared_edge
-        self.mean = {name: np.zeros_like(array) for name, array in parameters.items()}
-        self.square = {name: np.zeros_like(array) for name, array in parameters.items()}
-        self.average = {name: array.copy() for name, array in parameters.items()}
+        self.parameters, self.config, self.operations = model.parameters, config, model.operations
+        self.decaying = model.config.edge_kind.decaying
+        self.frozen = model.config.edge_kind.frozen(model.config)
+        self.mean = {name: np.zeros_like(array) for name, array in self.parameters.items()}
+        self.square = {name: np.zeros_like(array) for name, array in self.parameters.items()}
+        copies = {name: array.copy() for name, array in self.parameters.items()}
+        self.average = copies if average is None else average
 
     def update(self, gradients: Parameters, step: int, rate: float) -> float:
         """Take optimiser step number ``step`` (from 1); returns the gradient's norm, unclipped.
 
         A norm that is not finite leaves everything as it was.
         """
-        config = self.config
-        frozen: dict[str, Array] = {}
-        if not self.train_shared_edge and "edge_weight" in self.parameters:
-            for name in ("edge_weight", "edge_bias"):
-                gradients[name][0] = 0
-                frozen[name] = self.parameters[name][0].copy()
+        c = self.config
+        kept = {name: self.parameters[name][row].copy() for name, row in self.frozen.items()}
+        for name, row in self.frozen.items():
+            gradients[name][row] = 0
         # In float64, without BLAS and in one order of names: the same bits with any number of
         # threads, and after a resume, whose arrays come in another order.
         squares = [self.operations.sum_of_squares(gradients[name]) for name in sorted(gradients)]
         norm = math.sqrt(math.fsum(squares))
         if not math.isfinite(norm):
             return norm
-        scale = min(1.0, config.clip_norm / (norm + 1e-12)) if config.clip_norm else 1.0
+        scale = min(1.0, c.clip_norm / (norm + 1e-12)) if c.clip_norm else 1.0
+        fade = min(c.average_decay, (1 + step) / (10 + step))
         for name, parameter in self.parameters.items():
-            self.operations.adamw(
-                parameter,
-                gradients[name],
-                self.mean[name],
-                self.square[name],
-                self.average[name],
-                scale,
-                step,
-                rate,
-                config.weight_decay if decays(name) else 0.0,
-                config.beta1,
-                config.beta2,
-                config.epsilon,
-                min(config.average_decay, (1 + step) / (10 + step)),
-            )
-        for name, value in frozen.items():
-            self.parameters[name][0] = value
-            self.average[name][0] = value
+            arrays = gradients[name], self.mean[name], self.square[name], self.average[name]
+            decay = c.weight_decay if name in self.decaying else 0.0
+            rates = rate, decay, c.beta1, c.beta2, c.epsilon, fade
+            self.operations.adamw(parameter, *arrays, scale, step, *rates)
+        for name, row in self.frozen.items():  # weight decay has moved it
+            self.parameters[name][row] = self.average[name][row] = kept[name]
         return norm

@@ -1,5 +1,35 @@
 """What callers give: is it possible, and if not, what to do."""
 
+from minibrillm.checks import ranges
+from minibrillm.checks.arguments import (
+    check_batch,
+    check_candidates,
+    check_continues,
+    check_ids,
+    check_stop,
+    check_weights,
+)
+from minibrillm.checks.documents import as_documents, checked_documents
 from minibrillm.checks.errors import UserError
+from minibrillm.checks.parameters import blocks, check_parameters, check_parts
+from minibrillm.checks.records import Range, Record
+from minibrillm.checks.remedy import remedy
 
-__all__ = ["UserError"]
+__all__ = [
+    "Range",
+    "Record",
+    "UserError",
+    "as_documents",
+    "blocks",
+    "check_batch",
+    "check_candidates",
+    "check_continues",
+    "check_ids",
+    "check_parameters",
+    "check_parts",
+    "check_stop",
+    "check_weights",
+    "checked_documents",
+    "ranges",
+    "remedy",
+]

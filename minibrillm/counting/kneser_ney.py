@@ -18,12 +18,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import NamedTuple
 
 import numpy as np
 
-from minibrillm.checks import UserError
-from minibrillm.text import as_documents
+from minibrillm.checks import UserError, check_ids
+from minibrillm.counting.grams import Grams, count_grams, find, shift
 
 Array = np.ndarray
 
@@ -124,9 +123,9 @@ class KneserNey:
         UserError
             No token at all, an id outside 0 … V-1, or an order below 1.
         """
-        tables = _count(ids, n_nodes, order)
-        lower = [_lower_level(*pair, n_nodes) for pair in pairwise(tables)]
-        return cls(n_nodes, (*lower, _level(tables[-1], n_nodes, tables[-1].counts)))
+        tables = count_grams(ids, n_nodes, order)
+        lower = [lower_level(*pair, n_nodes) for pair in pairwise(tables)]
+        return cls(n_nodes, (*lower, level_of(tables[-1], n_nodes, tables[-1].counts)))
 
     @property
     def order(self) -> int:
@@ -150,13 +149,15 @@ class KneserNey:
         UserError
             No token, or an id outside 0 … V-1.
         """
-        ids = _checked(ids, self.n_nodes)
+        ids = _stream(ids, self.n_nodes)
+        if not ids.size:
+            raise UserError("ids is empty: at least one token is needed")
         context = np.zeros(len(ids), np.int64)  # the empty one has rank 0
         p = np.full(len(ids), 1 / self.n_nodes)
         for level in self.levels:
-            gram = _find(level.keys, context * self.n_nodes + ids)
-            p = _interpolate(level, context, gram, p)
-            context = _shift(gram)
+            gram = find(level.keys, context * self.n_nodes + ids)
+            p = interpolate(level, context, gram, p)
+            context = shift(gram)
         return np.log(p[1:])
 
     def conditional(self, context: Array) -> Array:
@@ -176,8 +177,7 @@ class KneserNey:
         UserError
             An id outside 0 … V-1.
         """
-        context = np.asarray(context)
-        context = _checked(context, self.n_nodes) if context.size else np.empty(0, np.int64)
+        context = _stream(context, self.n_nodes)
         context = context[max(0, len(context) - self.order + 1) :]
         p = np.full(self.n_nodes, 1 / self.n_nodes)
         prefix = np.zeros(len(context), np.int64)
@@ -188,10 +188,10 @@ class KneserNey:
             )
             p *= level.backoff[here]
             p[level.keys[first:last] - here * self.n_nodes] += level.share[first:last]
-            gram = _find(level.keys, prefix * self.n_nodes + context)
+            gram = find(level.keys, prefix * self.n_nodes + context)
             if not gram.size or gram[-1] < 0:  # then no longer context was seen either
                 break
-            here, prefix = int(gram[-1]), _shift(gram)
+            here, prefix = int(gram[-1]), shift(gram)
         return p
 
     def grams(self, ids: Array) -> Array:
@@ -212,7 +212,7 @@ class KneserNey:
         for k, level in enumerate(self.levels):
             if k > 0:
                 rank = np.concatenate([np.full_like(rank[..., :1], -1), rank[..., :-1]], axis=-1)
-            rank = np.where(rank < 0, -1, _find(level.keys, rank * self.n_nodes + ids))
+            rank = np.where(rank < 0, -1, find(level.keys, rank * self.n_nodes + ids))
             out[..., k] = rank
         return out
 
@@ -282,178 +282,14 @@ class KneserNey:
         return out
 
 
-def loss_by_order(
-    train_ids: Array | Sequence[Array],
-    dev_ids: Array | Sequence[Array],
-    n_nodes: int,
-    max_order: int = 7,
-) -> dict[int, float]:
-    """Held-out loss of `KneserNey` for every order 1 … max_order, from one count of the text.
-
-    Orders below the highest are the same in all these models, so each is built once; what differs
-    is the top, which takes raw counts. ``min(losses, key=losses.get)`` is the best order.
-
-    Parameters
-    ----------
-    train_ids : integer array (N,), or a list of them
-    dev_ids : integer array (M,), M ≥ 2, or a list of them
-        The first token (of each document) is context only.
-    n_nodes : int
-        V.
-    max_order : int
-
-    Returns
-    -------
-    dict from order to mean loss in nats per token
-
-    Raises
-    ------
-    UserError
-        As `KneserNey.fit`, or fewer than two held-out tokens.
-    """
-    documents = [_checked(d, n_nodes) for d in as_documents(dev_ids)]
-    stream = np.concatenate(documents) if documents else np.empty(0, np.int64)
-    first = np.cumsum([0, *map(len, documents)])[:-1]  # place of each document's first token
-    scored = np.ones(len(stream), bool)
-    scored[first] = False
-    if not scored.any():
-        raise UserError("dev_ids needs at least two tokens, the first is context only; got one")
-    tables = _count(train_ids, n_nodes, max_order)
-    losses = {}
-    context = np.zeros(len(stream), np.int64)
-    p_below = np.full(len(stream), 1 / n_nodes)
-    for k, table in enumerate(tables, start=1):
-        gram = _find(table.keys, context * n_nodes + stream)
-        p = _interpolate(_level(table, n_nodes, table.counts), context, gram, p_below)
-        losses[k] = float(-np.log(p[scored]).mean())
-        if k < max_order:
-            lower = _lower_level(table, tables[k], n_nodes)
-            p_below = _interpolate(lower, context, gram, p_below)
-            context = _shift(gram)
-            context[first] = -1  # no context reaches back into another document
-    return losses
-
-
-@dataclass(frozen=True, eq=False)
-class BigramPrior:
-    """The Hebbian prior π(v|u) = log p(v|u), a `KneserNey` bigram (MODEL.md, "The Hebbian prior").
-
-    Seen bigrams are stored by source (compressed sparse rows): those of node u have the indices
-    ``indptr[u]:indptr[u + 1]``, with ascending ``targets``. Any other bigram (u, v) has
-    ``log_backoff[u] + log_unigram[v]``. All logarithms are natural.
-
-    Parameters
-    ----------
-    indptr : int64 array (V + 1,)
-    targets : int64 array (B,)
-        Target of each seen bigram.
-    log_probability : float64 array (B,)
-        log p(v|u) of each seen bigram.
-    log_backoff : float64 array (V,)
-        log λ(u); 0 where nothing was seen after u, so that the unigram stands alone.
-    log_unigram : float64 array (V,)
-        log p(v), from the number of distinct tokens seen before v.
-    """
-
-    indptr: Array
-    targets: Array
-    log_probability: Array
-    log_backoff: Array
-    log_unigram: Array
-
-    @classmethod
-    def fit(cls, ids: Array | Sequence[Array], n_nodes: int) -> BigramPrior:
-        """Estimate as `KneserNey.fit` with order 2, from a stream or documents, and as strictly."""
-        one, two = KneserNey.fit(ids, n_nodes, 2).levels
-        source, target = np.divmod(two.keys, n_nodes)
-        unigram = one.share + one.backoff / n_nodes
-        return cls(
-            indptr=np.searchsorted(two.keys, np.arange(n_nodes + 1) * n_nodes),
-            targets=target,
-            log_probability=np.log(two.share + two.backoff[source] * unigram[target]),
-            log_backoff=np.log(two.backoff),
-            log_unigram=np.log(unigram),
-        )
-
-    def row(self, u: int) -> Array:
-        """log p(v|u) of every v: a new float64 array (V,), nats."""
-        row = self.log_backoff[u] + self.log_unigram
-        seen = slice(self.indptr[u], self.indptr[u + 1])
-        row[self.targets[seen]] = self.log_probability[seen]
-        return row
-
-    def lookup(self, sources: Array, targets: Array) -> Array:
-        """log p(v|u) pair by pair.
-
-        Parameters
-        ----------
-        sources, targets : integer arrays of one shape
-
-        Returns
-        -------
-        float64 array of that shape, nats
-        """
-        log_p = np.asarray(self.log_backoff[sources] + self.log_unigram[targets])
-        bigram = self._index.find(sources, targets)
-        seen = bigram >= 0
-        log_p[seen] = self.log_probability[bigram[seen]]
-        return log_p
-
-    @cached_property
-    def _index(self) -> PairIndex:
-        return PairIndex(self.indptr, self.targets)
-
-
-# -------------------------------------------------------------------------------------- counting
-
-
-class _Grams(NamedTuple):
-    """The distinct k-grams of a text, (N_k,) each, and how many (k-1)-grams there are."""
-
-    keys: Array  # rank of the first k-1 tokens · V + last token, ascending
-    suffix: Array  # rank of the last k-1 tokens
-    counts: Array  # how often
-    n_contexts: int
-
-
-def _count(ids: Array | Sequence[Array], n_nodes: int, max_order: int) -> list[_Grams]:
-    """Count all k-grams for k = 1 … max_order, each order named by ranks in the one below."""
-    if max_order < 1:
-        raise UserError(f"the order of an n-gram model must be at least 1; got {max_order}")
-    documents = [_checked(d, n_nodes) for d in as_documents(ids) if d.size]
-    if not documents:
-        raise UserError("ids is empty: counting n-grams needs at least one token")
-    stream = np.concatenate(documents)
-    depth = np.concatenate([np.arange(len(d)) for d in documents])  # tokens before, in the document
-
-    tokens = np.arange(n_nodes)
-    nothing = np.zeros(n_nodes, np.int64)
-    counts = np.bincount(stream, minlength=n_nodes)
-    tables = [_Grams(tokens, nothing, counts, 1)]
-    rank = stream  # of the (k-1)-gram that ends at each place
-    for k in range(2, max_order + 1):
-        ends = np.flatnonzero(depth >= k - 1)
-        keys, where, inverse, counts = np.unique(
-            rank[ends - 1] * n_nodes + stream[ends],
-            return_index=True,
-            return_inverse=True,
-            return_counts=True,
-        )
-        suffix = rank[ends[where]]
-        tables.append(_Grams(keys, suffix, counts, len(tables[-1].keys)))
-        rank = np.full(len(stream), -1)
-        rank[ends] = inverse
-    return tables
-
-
-def _level(grams: _Grams, n_nodes: int, counts: Array) -> Level:
+def level_of(grams: Grams, n_nodes: int, counts: Array) -> Level:
     """Discount the counts of one order."""
     return Level(n_nodes, grams.n_contexts, grams.keys, counts, _discounts(counts))
 
 
-def _lower_level(grams: _Grams, longer: _Grams, n_nodes: int) -> Level:
+def lower_level(grams: Grams, longer: Grams, n_nodes: int) -> Level:
     """`_level` below the top: a k-gram counts once for each (k+1)-gram that ends in it."""
-    return _level(grams, n_nodes, np.bincount(longer.suffix, minlength=len(grams.keys)))
+    return level_of(grams, n_nodes, np.bincount(longer.suffix, minlength=len(grams.keys)))
 
 
 def _discounts(counts: Array) -> Array:
@@ -481,50 +317,7 @@ def _discounts(counts: Array) -> Array:
     return np.array(FALLBACK_DISCOUNTS)
 
 
-# --------------------------------------------------------------------------------------- looking
-
-
-def _find(keys: Array, wanted: Array) -> Array:
-    """Index of each wanted key in the ascending ``keys``, -1 where it is not there."""
-    if not keys.size:
-        return np.full(wanted.shape, -1)
-    index = np.minimum(np.searchsorted(keys, wanted), keys.size - 1)
-    return np.where(keys[index] == wanted, index, -1)
-
-
-class PairIndex:
-    """Finds pairs u→v that are stored by source (compressed sparse rows, targets ascending)."""
-
-    _TABLE_UP_TO = 1024  # nodes; a table of all pairs then takes 4 MB at most
-
-    def __init__(self, indptr: Array, targets: Array) -> None:
-        self.n_nodes = len(indptr) - 1
-        keys = np.repeat(np.arange(self.n_nodes), np.diff(indptr)) * self.n_nodes + targets
-        self._keys = keys
-        self._table: Array | None = None
-        if self.n_nodes <= self._TABLE_UP_TO:
-            self._table = np.full(self.n_nodes**2, -1, np.int32)
-            self._table[keys] = np.arange(keys.size)
-
-    def find(self, sources: Array, targets: Array) -> Array:
-        """Index of every pair, -1 where there is none or the target is negative.
-
-        Integer arrays of one shape (or that broadcast) -> int64 array of that shape.
-        """
-        wanted = np.asarray(sources, np.int64) * self.n_nodes + targets
-        if self._table is None:
-            index = _find(self._keys, wanted)
-        else:
-            index = self._table[wanted].astype(np.int64)
-        return np.where(np.asarray(targets) >= 0, index, -1)
-
-
-def _shift(gram: Array) -> Array:
-    """What ends at a place is the context of the next one; before the first there is none."""
-    return np.concatenate([[-1], gram[:-1]])
-
-
-def _interpolate(level: Level, context: Array, gram: Array, p_below: Array) -> Array:
+def interpolate(level: Level, context: Array, gram: Array, p_below: Array) -> Array:
     """One step up: p_k from p_{k-1}, (M,); a context or gram of index -1 was never seen."""
     p = p_below.copy()
     known = context >= 0
@@ -534,18 +327,9 @@ def _interpolate(level: Level, context: Array, gram: Array, p_below: Array) -> A
     return p
 
 
-def _checked(ids: Array, n_nodes: int) -> Array:
-    """``ids`` as int64, or a `UserError` that says what is wrong with them."""
+def _stream(ids: Array, n_nodes: int) -> Array:
+    """One stream of token ids, (N,), as int64, or a `UserError`."""
     ids = np.asarray(ids)
-    if ids.size == 0:
-        raise UserError("ids is empty: at least one token is needed")
-    if ids.ndim != 1 or ids.dtype.kind not in "iu":
-        raise UserError(
-            f"ids must be a one-dimensional array of integers; got {ids.dtype} {ids.shape}"
-        )
-    if ids.min() < 0 or ids.max() >= n_nodes:
-        raise UserError(
-            f"token ids must lie in 0 … {n_nodes - 1} (n_nodes = {n_nodes}); "
-            f"got {ids.min()} … {ids.max()}"
-        )
-    return ids.astype(np.int64)
+    if ids.ndim != 1:
+        raise UserError(f"ids must be a one-dimensional array of integers; got {ids.shape}")
+    return check_ids(ids, n_nodes)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minibrillm.config import ModelConfig, TrainConfig
+if TYPE_CHECKING:
+    from minibrillm.config import ModelConfig, TrainConfig
 
 MANY_NODES = 500  # above, what is right for letters takes too long
 ROUND_BELOW = 1 / 64  # then gradients of rare targets are drawn: half the time, a few percent noise
@@ -20,6 +21,7 @@ _FOR_MANY: dict[str, Any] = {
     "leave_one_out": 1.0,
 }
 
+_USUAL_EDGES = 64  # that a sequence crosses, unless documents are shorter
 _LONG_TEXT = 300_000  # tokens that a model of letters cannot learn by heart in a few minutes
 _SHORT_TEXT = 60_000
 _TINY_TEXT = 3_000
@@ -60,7 +62,7 @@ def for_text(
     training: TrainConfig,
     given: Collection[str] = (),
 ) -> tuple[ModelConfig, TrainConfig]:
-    """Settings that suit a text, found by trial on texts of many kinds (`minibrillm.bench.small_texts`).
+    """Settings that suit a text, found by trial on texts of many kinds (`minibrillm.bench`).
 
     The shorter the text, the narrower the node, the stronger the decay and the smaller the batch;
     a short text is read so often and no more. Sequences are no longer than the documents. The
@@ -91,7 +93,7 @@ def for_text(
     config, training = config.replace(**of_model), training.replace(**of_training)
     if config.edges == "three_part":
         if not {"batch_size", "sequence_length"} & set(given):  # shorter, then more of them
-            longer = TrainConfig.sequence_length // training.sequence_length
+            longer = _USUAL_EDGES // training.sequence_length
             training = training.replace(batch_size=training.batch_size * max(longer, 1))
         positions = training.batch_size * training.sequence_length
         if training.steps is None and n_tokens < _LONG_TEXT:

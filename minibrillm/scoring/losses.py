@@ -15,6 +15,7 @@ Array = np.ndarray
 WINDOW = 256
 _STREAM_CHUNK = 4096
 _BATCH_POSITIONS = 16384
+_CURVE_TOKENS = 128 * WINDOW  # of the held-out text, for the curve; the final table reads it all
 
 
 class Scored(Protocol):
@@ -97,3 +98,13 @@ def _nats(nll: Array) -> float:
 
 def width_of(model: Scored, width: int) -> int:
     return width if model.max_positions is None else min(width, model.max_positions)
+
+
+def curve_part(documents: Sequence[Array]) -> list[Array]:
+    """The first documents of a held-out text: enough for a curve, quick to score."""
+    part, read = [], 0
+    for document in documents:
+        if read < _CURVE_TOKENS:
+            part.append(document[: _CURVE_TOKENS - read + 1])
+            read += len(document)
+    return part

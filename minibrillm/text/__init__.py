@@ -32,6 +32,7 @@ from minibrillm.text.corpus import (
     read_text,
     split_corpus,
 )
+from minibrillm.text.sources import documents_of
 from minibrillm.text.tokenizer import (
     DEFAULT_BPE_NODES,
     UNKNOWN_ID,
@@ -79,6 +80,7 @@ __all__ = [
     "cache_folder",
     "corpus_path",
     "decode_text",
+    "documents_of",
     "fetch_corpus",
     "join_documents",
     "load_tokenizer",
