@@ -60,7 +60,7 @@ def for_text(
     training: TrainConfig,
     given: Collection[str] = (),
 ) -> tuple[ModelConfig, TrainConfig]:
-    """Settings that suit a text, found by trial on texts of many kinds (`minibrillm.bench.small_texts`).
+    """Settings that suit a text, found by trial on many kinds of it (`minibrillm.bench.small_texts`).
 
     The shorter the text, the narrower the node, the stronger the decay and the smaller the batch;
     a short text is read so often and no more. Sequences are no longer than the documents. The
