@@ -1,4 +1,4 @@
-"""The ladder from paper to mini-ngrams: its rungs are the presets, and each changes what it says."""
+"""The ladder from paper to mini-ngrams: its rungs are presets, and each changes what it says."""
 
 from __future__ import annotations
 

@@ -67,6 +67,7 @@ def window_loss(model: Scored, ids: Array | Sequence[Array], width: int = WINDOW
 
 
 def n_edges(documents: Sequence[Array]) -> int:
+    """How many tokens of documents, one array each, are foretold: all but the first of each."""
     return sum(max(len(d) - 1, 0) for d in documents)
 
 
@@ -97,6 +98,7 @@ def _nats(nll: Array) -> float:
 
 
 def width_of(model: Scored, width: int) -> int:
+    """Positions of a window: ``width``, or as many as the model knows if those are fewer."""
     return width if model.max_positions is None else min(width, model.max_positions)
 
 
