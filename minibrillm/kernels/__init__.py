@@ -23,3 +23,5 @@ __all__ = [
     "prior_rows",
     "sum_of_squares",
 ]
+
+SUPPORTED_EDGES = ("shared", "three_part")

@@ -37,25 +37,11 @@ from numba.extending import overload
 from numpy.polynomial import chebyshev
 from scipy.special import ndtr
 
-from minibrillm.functional import (
-    SQUARES_BLOCK,
-    SQUARES_LANES,
-    Competition,
-    Path,
-    PriorRows,
-    Rounding,
-    Schedule,
-    State,
-    Withheld,
-    gelu_derivative,
-    memory_schedule,
-    memory_schedule_backward,
-    position_encoding,
-    position_shares,
-    recent_tokens,
-    signal_bound,
-    start_state,
-)
+from minibrillm.counting import PriorRows, Withheld
+from minibrillm.functional import gelu_derivative, position_encoding, signal_bound
+from minibrillm.memory import Competition, Path, Schedule, State, recent_tokens, start_state
+from minibrillm.optim import SQUARES_BLOCK, SQUARES_LANES
+from minibrillm.variance import Rounding
 
 if TYPE_CHECKING:
     from minibrillm.config import ModelConfig
@@ -941,8 +927,8 @@ def path_forward(
     state = fresh if state is None else state
     dtype = state.incoming.dtype
     width = _width(config, dtype)
-    schedule = memory_schedule(
-        config, parameters, n, state.position, state.normaliser, state.log_scale
+    schedule = config.memory_kind.schedule(
+        parameters, n, state.position, state.normaliser, state.log_scale
     )
     encoding = position_encoding(
         config.positions, state.position + config.first_position, n, d
@@ -1110,16 +1096,9 @@ def path_backward(
             d_start = d_start + path.schedule.keep[0] * d_acc
         np.add.at(gradients["node_bias"], tokens[:, 0], d_start * gelu_derivative(path.start))
     da_dot_a = np.einsum("bnd,bnd->nd", d_incoming, path.incoming)
+    sums = da_dot_a, d_keep.sum(axis=0), d_gain.sum(axis=0)
     gradients.update(
-        memory_schedule_backward(
-            config,
-            parameters,
-            path.schedule,
-            path.first,
-            da_dot_a,
-            d_keep.sum(axis=0),
-            d_gain.sum(axis=0),
-        )
+        config.memory_kind.schedule_backward(parameters, path.schedule, path.first, sums)
     )
     return gradients
 
@@ -1932,11 +1911,17 @@ def _run_targets(
             group[part.source] = np.arange(len(part.source))
             memory = _scratch("kept", (threads, _KEPT * (3 * d + 1)), dtype)
             lists = _scratch("lists", (threads, chunk, n + 1), np.int32)
-            _run_kept_bins(*c, _Incoming(*graph.incoming_edges, group), memory, lists)
+            _run_kept_bins(*c, _Incoming(*_incoming_edges(graph), group), memory, lists)
         elif gradient:
             _run_gradient_bins(*c, tiles)
         if gradient:
             _run_axon_gradients(*c)
+
+
+def _incoming_edges(graph: TokenGraph) -> tuple[Array, Array, Array]:
+    order = np.argsort(graph.targets, kind="stable")
+    indptr = np.concatenate([[0], np.cumsum(graph.in_degree)])
+    return indptr, order, graph.sources[order]
 
 
 def _slice(work: _Work, first: int, last: int) -> _Work:
@@ -2030,7 +2015,7 @@ def _work(
         source,
         start,
         bin_start,
-        position_shares(weights, len(u)).astype(dtype)[order],
+        (np.ones(len(u)) if weights is None else weights.reshape(-1)).astype(dtype)[order],
         order,
         rows,
         change,
@@ -2073,15 +2058,15 @@ def compete(
     graph: TokenGraph,
     config: ModelConfig,
     tokens: Array,
-    incoming: Array,
-    first: int = 0,
+    path: Path,
+    *,
+    share: Array | None = None,
     candidates: Array | None = None,
-    weights: Array | None = None,
-    gradient: bool = True,
     log_prior: PriorRows | None = None,
     rounding: Rounding | None = None,
 ) -> Competition:
     """As `minibrillm.reference.compete`."""
+    incoming, first, gradient, weights = path.incoming, path.first, share is not None, share
     n_streams, n, d = incoming.shape
     dtype, n_nodes = incoming.dtype, graph.n_nodes
     width = _width(config, dtype)
