@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import importlib
+import subprocess
 import sys
 
 import numpy as np
 import pytest
 from conftest import VARIANTS, random_ids, random_model
 
+from minibrillm import rivals
 from minibrillm.checks import UserError
 from minibrillm.config import ModelConfig, TrainConfig
 from minibrillm.model import BriLLM
 from minibrillm.optim import AdamW, learning_rate
 
 torch = pytest.importorskip("torch")
-rivals = importlib.import_module("minibrillm.rivals.twins")
 
 MODELS = {name: config for name, config in VARIANTS.items() if config.prior != "ngrams"} | {
     "paper, three part": ModelConfig.preset("paper", d_node=5, edges="three_part", min_count=2),
@@ -29,8 +30,8 @@ LAYOUTS = pytest.mark.parametrize("layout", rivals.LAYOUTS)
 @pytest.fixture
 def parts_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small vocabularies go the way of large ones: nothing composed, a few positions a piece."""
-    monkeypatch.setattr(rivals, "_PARTS_ABOVE", -1)
-    monkeypatch.setattr(rivals, "_PIECE", 1000)
+    monkeypatch.setattr("minibrillm.rivals.twin._PARTS_ABOVE", -1)
+    monkeypatch.setattr("minibrillm.rivals.grouped._PIECE", 1000)
 
 
 def model_of(variant: str, dtype: type = np.float64) -> BriLLM:
@@ -228,8 +229,32 @@ def test_torch_compile_that_does_not_work(monkeypatch: pytest.MonkeyPatch) -> No
         rivals.Twin(model_of("mini"), compiled=True)
 
 
-def test_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "minibrillm.rivals.twins")
+# Without torch
+
+
+def test_the_room_is_entered_without_torch() -> None:
+    code = "import sys, minibrillm.rivals; print('torch' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout == "False\n"
+
+
+def test_the_room_has_the_names_that_it_lists() -> None:
+    for name in rivals.__all__:
+        assert getattr(rivals, name) is not None
+    assert sorted(rivals.__all__) == sorted(n for names in rivals._FILES.values() for n in names)
+    with pytest.raises(AttributeError, match="no attribute 'Transformer'"):
+        rivals.Transformer  # noqa: B018
+
+
+FILES = [f"minibrillm.rivals.{name}" for name in ("decoder", "gpt", "lstm", "recipes", "twin")]
+
+
+@pytest.mark.parametrize("file", [*FILES, "minibrillm.rivals.training"])
+def test_every_file_says_how_to_install_torch(monkeypatch: pytest.MonkeyPatch, file: str) -> None:
+    for name in [name for name in sys.modules if name.startswith("minibrillm.rivals.")]:
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "torch", None)  # as if it were not installed
     with pytest.raises(UserError, match=r'pip install "minibrillm\[torch\]"'):
-        importlib.import_module("minibrillm.rivals.twins")
+        importlib.import_module(file)
+    with pytest.raises(UserError, match=r'pip install "minibrillm\[torch\]"'):
+        rivals.GPT(9, object())
