@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from conftest import VARIANTS, random_ids, random_model
@@ -229,13 +225,7 @@ def test_torch_compile_that_does_not_work(monkeypatch: pytest.MonkeyPatch) -> No
         rivals.Twin(model_of("mini"), compiled=True)
 
 
-# Without torch
-
-
-def test_the_room_is_entered_without_torch() -> None:
-    code = "import sys, minibrillm.rivals; print('torch' in sys.modules)"
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert said.stdout == "False\n"
+# The face
 
 
 def test_the_room_has_the_names_that_it_lists() -> None:
@@ -244,17 +234,3 @@ def test_the_room_has_the_names_that_it_lists() -> None:
     assert sorted(rivals.__all__) == sorted(n for names in rivals._FILES.values() for n in names)
     with pytest.raises(AttributeError, match="no attribute 'Transformer'"):
         rivals.Transformer  # noqa: B018
-
-
-FILES = [f"minibrillm.rivals.{name}" for name in ("decoder", "gpt", "lstm", "recipes", "twin")]
-
-
-@pytest.mark.parametrize("file", [*FILES, "minibrillm.rivals.training"])
-def test_every_file_says_how_to_install_torch(monkeypatch: pytest.MonkeyPatch, file: str) -> None:
-    for name in [name for name in sys.modules if name.startswith("minibrillm.rivals.")]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "torch", None)  # as if it were not installed
-    with pytest.raises(UserError, match=r'pip install "minibrillm\[torch\]"'):
-        importlib.import_module(file)
-    with pytest.raises(UserError, match=r'pip install "minibrillm\[torch\]"'):
-        rivals.GPT(9, object())
