@@ -189,7 +189,7 @@ def test_what_is_not_measured_is_null_with_a_reason() -> None:
 
 
 class FakeTwin:
-    """Stands in for `minibrillm.rivals.twins`, with the answers of the model itself."""
+    """Stands in for `minibrillm.rivals`, with the answers of the model itself."""
 
     error = 0.0
 

@@ -34,7 +34,6 @@ from minibrillm.runs import (
 from minibrillm.text import bundled_path
 
 ROOT = Path(__file__).resolve().parents[1]
-GOLDEN = sorted((ROOT / "tests" / "golden").glob("*.npz"))
 TEXT = "我爱妈妈。妈妈爱我。\nthe cat sat on the mat. a dog ran.\n" * 12
 FEW = ("--d-node", 4, "--batch-size", 4, "--sequence-length", 8)
 
@@ -307,95 +306,6 @@ def test_documents_are_crossed_if_asked(minibrillm: Command, tmp_path: Path) -> 
     assert "documents" not in said.out.split("graph")[0]
     kept = load_file(tmp_path / "runs" / "a-mini-ngrams" / "text.safetensors")
     assert kept["train_lengths"].tolist() == [len("\n" + 9 * "line 0 of ten\n")]
-
-
-# parity
-
-
-def test_golden_vectors_are_there() -> None:
-    assert [p.name for p in GOLDEN] == ["full_softmax.npz", "sampled_softmax.npz"]
-
-
-@pytest.mark.parametrize("file", GOLDEN, ids=lambda p: p.stem)
-def test_parity(minibrillm: Command, file: Path) -> None:
-    said = minibrillm("parity", file)
-    assert (said.code, said.err) == (0, "")
-    assert said.out.endswith("float64 agrees to 1e-10\n")
-    assert "DIFFERS" not in said.out
-    data = json.loads(minibrillm("parity", file, "--json").out)
-    assert data["failed"] == []
-    quantities = {"energies", "loss", "grad_weights", "grad_biases", "grad_node_bias"}
-    quantities |= {"grad_positions"}
-    found = {(c["quantity"], c["backend"], c["dtype"]) for c in data["comparisons"]}
-    assert found == {
-        (q, b, t) for q in quantities for b in ("numpy", "numba") for t in ("float64", "float32")
-    }
-    for comparison in data["comparisons"]:
-        assert comparison["agrees"]
-        assert comparison["error"] <= (1e-10 if comparison["dtype"] == "float64" else 1e-4)
-
-
-def golden_copy(folder: Path, **changes: np.ndarray | None) -> Path:
-    with np.load(GOLDEN[0]) as file:
-        arrays = {**file, **changes}
-    path = folder / "changed.npz"
-    np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
-    return path
-
-
-def test_parity_names_what_differs(minibrillm: Command, tmp_path: Path) -> None:
-    with np.load(GOLDEN[0]) as file:
-        energies, gradient = file["energies"].copy(), file["grad_positions"].copy()
-    energies[1, 2, 3] += 1e-6
-    said = minibrillm("parity", golden_copy(tmp_path, energies=energies))
-    assert said.code == 1
-    assert said.err == "float64 differs by more than 1e-10: energies\n"
-    assert [line.split()[0] for line in said.out.splitlines() if "DIFFERS" in line] == ["energies"]
-    gradient[0] *= 1 + 1e-6
-    path = golden_copy(tmp_path, energies=energies, grad_positions=gradient)
-    said = minibrillm("parity", path, "--json")
-    assert said.code == 1
-    assert json.loads(said.out)["failed"] == ["energies", "grad_positions"]
-
-
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"energies": None}, "lacks the array 'energies'"),
-        ({"tokens": np.zeros((2, 3))}, "'tokens' is float64"),
-        ({"weights": np.zeros((2, 2))}, "'weights' is float64 with 2 dimensions"),
-        ({"biases": np.zeros((2, 2))}, "has shape"),
-        ({"positions": np.zeros(1), "grad_positions": np.zeros(1)}, "do not fit 1 positions"),
-        ({"loss": np.zeros(3)}, "'loss'"),
-    ],
-    ids=str,
-)
-def test_parity_of_another_layout(
-    minibrillm: Command, tmp_path: Path, changes: dict[str, np.ndarray | None], said: str
-) -> None:
-    is_refused(minibrillm("parity", golden_copy(tmp_path, **changes)), said, "changed.npz")
-
-
-def test_parity_of_candidates_without_the_target(minibrillm: Command, tmp_path: Path) -> None:
-    with np.load(GOLDEN[0]) as file:
-        candidates = file["candidates"][..., ::-1].copy()
-    is_refused(minibrillm("parity", golden_copy(tmp_path, candidates=candidates)), "true next")
-
-
-@pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 cut short"])
-def test_parity_of_no_archive(minibrillm: Command, tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "a.npz").write_bytes(content)
-    is_refused(minibrillm("parity", "a.npz"), "is not a golden .npz file")
-
-
-def test_parity_of_one_array(minibrillm: Command, tmp_path: Path) -> None:
-    np.save(tmp_path / "a.npy", np.zeros(3))
-    is_refused(minibrillm("parity", "a.npy"), "a.npy")
-
-
-def test_parity_of_no_file(minibrillm: Command, tmp_path: Path) -> None:
-    is_refused(minibrillm("parity", "nowhere.npz"), "there is no file nowhere.npz")
-    is_refused(minibrillm("parity", tmp_path), "")
 
 
 # info, version, help
@@ -796,12 +706,3 @@ def test_many_nodes_make_mini_narrower_and_leave_released_alone(
     released = (*few, "--preset", "released", "--batch-size", 2)
     assert minibrillm("train", text, *released, "--out", "b").code == 0
     assert load_model(Path("b")).config.d_node == 32
-
-
-@pytest.mark.parametrize("place", [200, 900, 2000, 6000])
-def test_parity_of_a_damaged_archive(minibrillm: Command, tmp_path: Path, place: int) -> None:
-    content = bytearray(GOLDEN[0].read_bytes())
-    content[place : place + 40] = bytes(reversed(content[place : place + 40]))
-    file = tmp_path / "damaged.npz"
-    file.write_bytes(content)
-    is_refused(minibrillm("parity", file))

@@ -206,7 +206,7 @@ def test_what_does_not_fit_into_memory_is_left_out(monkeypatch: pytest.MonkeyPat
 
 @NEEDS_TORCH
 def test_the_grid_picks_by_validation_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    from minibrillm.rivals import peers
+    from minibrillm import rivals
 
     task = task_of()
     read: list[str] = []
@@ -233,14 +233,14 @@ def test_the_grid_picks_by_validation_only(monkeypatch: pytest.MonkeyPatch) -> N
             self.history = [Record(9, 1.0, 90, 0.1, 1.0, 1.0, 2.0)]
             self.model = FakePeer(seed, rate)
 
-    def train(task: Task, recipe: peers.Recipe, seed: int) -> FakeTrainer:
+    def train(task: Task, recipe: rivals.Recipe, seed: int) -> FakeTrainer:
         assert "test" not in read  # before all choices are made
         return FakeTrainer(seed, recipe.training["learning_rate"])
 
     rates = (0.1, 0.2, 0.3, 0.4)
-    recipes = [peers.Recipe(peers.GPTConfig(), {"learning_rate": rate}) for rate in rates]
-    monkeypatch.setattr(peers, "gpt_recipes", lambda n_nodes: recipes)
-    monkeypatch.setattr(peers, "sliding_loss", lambda model, ids: model.score(ids))
+    recipes = [rivals.Recipe(rivals.GPTConfig(), {"learning_rate": rate}) for rate in rates]
+    monkeypatch.setattr("minibrillm.rivals.recipes.gpt_recipes", lambda n_nodes: recipes)
+    monkeypatch.setattr("minibrillm.rivals.peer.sliding_loss", lambda model, ids: model.score(ids))
     monkeypatch.setattr(comparison, "_train_peer", train)
     task = Task(task.tokenizer, task.ids, task.characters, 1.0, (0, 7))
     (row,) = compare(task, ("gpt",), grid=3).rows
@@ -265,10 +265,10 @@ def test_peers_are_trained_and_scored() -> None:
 
 @NEEDS_TORCH
 def test_an_lstm_is_read_as_ours() -> None:
-    from minibrillm.rivals import peers
+    from minibrillm import rivals
 
     task = task_of()
-    trainer = comparison._train_peer(task, peers.lstm_recipes(task.n_nodes)[0], 0)
+    trainer = comparison._train_peer(task, rivals.lstm_recipes(task.n_nodes)[0], 0)
     model = comparison._model("LSTM", task, [trainer], {"one stream": stream_loss}, {})
     for part in ("validation", "test"):
         (loss,) = model.losses["one stream"][part]
@@ -434,8 +434,8 @@ def test_texts_that_are_none(minibrillm: Command, tmp_path: Path) -> None:
 
 
 def test_without_torch(minibrillm: Command, text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("minibrillm.rivals.peers", "minibrillm.rivals.twins"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
+    for name in [name for name in sys.modules if name.startswith("minibrillm.rivals.")]:
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "torch", None)  # as if it were not installed
     is_refused(minibrillm("compare", text), 'pip install "minibrillm[torch]"')
     assert minibrillm("compare", text, "--only", "ngrams").code == 0

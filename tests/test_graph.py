@@ -81,16 +81,6 @@ def test_statistics() -> None:
     assert TokenGraph.from_ids(documents, 5).statistics()["coverage"] == 1
 
 
-def test_networkx_export() -> None:
-    graph = TokenGraph.from_ids(IDS, 5)
-    exported = graph.to_networkx(labels=list("abcde"))
-    assert exported.number_of_nodes() == 5
-    assert exported.number_of_edges() == graph.n_edges
-    assert exported.edges[0, 1]["count"] == 3
-    assert exported.nodes[1] == {"count": 4, "label": "b"}
-    assert exported.has_edge(2, 2)
-
-
 @pytest.mark.parametrize("prior", [False, True])
 def test_arrays_round_trip(prior: bool) -> None:
     graph = TokenGraph.from_ids(IDS, 5, prior=prior)

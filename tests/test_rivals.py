@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-
 import numpy as np
 import pytest
 from conftest import VARIANTS, random_ids, random_model
 
+from minibrillm import rivals
 from minibrillm.checks import UserError
 from minibrillm.config import ModelConfig, TrainConfig
 from minibrillm.model import BriLLM
 from minibrillm.optim import AdamW, learning_rate
 
 torch = pytest.importorskip("torch")
-rivals = importlib.import_module("minibrillm.rivals.twins")
 
 MODELS = {name: config for name, config in VARIANTS.items() if config.prior != "ngrams"} | {
     "paper, three part": ModelConfig.preset("paper", d_node=5, edges="three_part", min_count=2),
@@ -29,8 +26,8 @@ LAYOUTS = pytest.mark.parametrize("layout", rivals.LAYOUTS)
 @pytest.fixture
 def parts_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small vocabularies go the way of large ones: nothing composed, a few positions a piece."""
-    monkeypatch.setattr(rivals, "_PARTS_ABOVE", -1)
-    monkeypatch.setattr(rivals, "_PIECE", 1000)
+    monkeypatch.setattr("minibrillm.rivals.twin._PARTS_ABOVE", -1)
+    monkeypatch.setattr("minibrillm.rivals.grouped._PIECE", 1000)
 
 
 def model_of(variant: str, dtype: type = np.float64) -> BriLLM:
@@ -228,8 +225,12 @@ def test_torch_compile_that_does_not_work(monkeypatch: pytest.MonkeyPatch) -> No
         rivals.Twin(model_of("mini"), compiled=True)
 
 
-def test_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "minibrillm.rivals.twins")
-    monkeypatch.setitem(sys.modules, "torch", None)  # as if it were not installed
-    with pytest.raises(UserError, match=r'pip install "minibrillm\[torch\]"'):
-        importlib.import_module("minibrillm.rivals.twins")
+# The face
+
+
+def test_the_room_has_the_names_that_it_lists() -> None:
+    for name in rivals.__all__:
+        assert getattr(rivals, name) is not None
+    assert sorted(rivals.__all__) == sorted(n for names in rivals._FILES.values() for n in names)
+    with pytest.raises(AttributeError, match="no attribute 'Transformer'"):
+        rivals.Transformer  # noqa: B018

@@ -588,7 +588,7 @@ def _on_threads(count: int, trainer: Trainer) -> Side:
 def _rivals(bench: Bench) -> ModuleType:
     if importlib.util.find_spec("torch") is None:
         raise _NotAvailable("PyTorch is not installed")
-    from minibrillm.rivals import twins as rivals
+    from minibrillm import rivals
 
     rivals.set_threads(bench.threads)
     return rivals

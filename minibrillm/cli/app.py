@@ -633,7 +633,7 @@ def parity(
     as_json: AsJson = False,
 ) -> None:
     """Compare both backends with vectors of the released model; exit 1 if float64 disagrees."""
-    from minibrillm.released import TOLERANCE, compare, load_golden
+    from minibrillm.released.parity import TOLERANCE, compare, load_golden
 
     found = compare(load_golden(file))
     failed = sorted({c.quantity for c in found if not c.agrees})

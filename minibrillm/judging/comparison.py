@@ -29,7 +29,7 @@ from minibrillm.text import Corpus, Tokenizer, join_documents, split_corpus, tra
 from minibrillm.training import Record, Trainer, check_memory, free_memory
 
 if TYPE_CHECKING:
-    from minibrillm.rivals.peers import PeerTrainer, Recipe
+    from minibrillm.rivals import PeerTrainer, Recipe
 
 Array = np.ndarray
 Documents = Sequence[Array]
@@ -397,7 +397,7 @@ def check(only: Sequence[str], grid: int) -> None:
     if grid < 1:
         raise UserError(f"the grid has {grid} candidates; expected at least 1")
     if {"gpt", "lstm"} & set(only):
-        from minibrillm.rivals.twins import set_threads
+        from minibrillm.rivals import set_threads
 
         set_threads(numba.get_num_threads())
 
@@ -608,21 +608,21 @@ def brillm_readings(task: Task, trainer: Trained) -> dict[str, Reading]:
 
 
 def _gpt(task: Task, n_candidates: int, note: Callable[[str], None]) -> Iterator[Model]:
-    from minibrillm.rivals import peers
+    from minibrillm import rivals
 
     def readings(trained: Trained) -> dict[str, Reading]:
-        return {f"windows of {trained.model.max_positions}, sliding": peers.sliding_loss}
+        return {f"windows of {trained.model.max_positions}, sliding": rivals.sliding_loss}
 
-    recipes = peers.gpt_recipes(task.n_nodes)[:n_candidates]
+    recipes = rivals.gpt_recipes(task.n_nodes)[:n_candidates]
     yield chosen(task, "GPT", _peers(task, recipes), readings, note)
 
 
 def _lstm(task: Task, n_candidates: int, note: Callable[[str], None]) -> Iterator[Model]:
-    from minibrillm.rivals import peers
+    from minibrillm import rivals
 
     readings: dict[str, Reading] = {f"windows of {WINDOW}": window_loss}
     readings[task.by_document] = stream_loss
-    recipes = peers.lstm_recipes(task.n_nodes)[:n_candidates]
+    recipes = rivals.lstm_recipes(task.n_nodes)[:n_candidates]
     yield chosen(task, "LSTM", _peers(task, recipes), lambda trained: readings, note)
 
 
@@ -639,7 +639,7 @@ def _words(what: str, settings: dict[str, Any]) -> str:
 
 
 def _train_peer(task: Task, recipe: Recipe, seed: int) -> PeerTrainer:
-    from minibrillm.rivals.peers import PeerTrainer
+    from minibrillm.rivals import PeerTrainer
 
     config = recipe.train_config(minutes=task.minutes, seed=seed)
     peer = recipe.build(task.n_nodes, seed)

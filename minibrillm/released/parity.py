@@ -54,7 +54,7 @@ _DAMAGE = (
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Agreement:
     """Largest relative error of one quantity: max |ours - theirs| / max |theirs|."""
 
     quantity: str
@@ -123,7 +123,7 @@ def _check_sizes(path: Path, golden: dict[str, Array]) -> None:
         raise UserError(f"{path}: the first of the candidates must be the true next token")
 
 
-def compare(golden: dict[str, Array]) -> list[Comparison]:
+def compare(golden: dict[str, Array]) -> list[Agreement]:
     """Run the ``released`` preset on a golden file, both backends, float64 and float32."""
     sources, targets = np.nonzero(golden["edge_index"])
     # Slot by slot in our order; two edges may share a slot, whose gradient is then their sum.
@@ -149,7 +149,7 @@ def compare(golden: dict[str, Array]) -> list[Comparison]:
                 theirs = golden[quantity]
                 scale = np.abs(theirs).max() or 1.0
                 error = float(np.abs(value - theirs).max() / scale)
-                found.append(Comparison(quantity, backend, np.dtype(dtype).name, error))
+                found.append(Agreement(quantity, backend, np.dtype(dtype).name, error))
     return found
 
 
