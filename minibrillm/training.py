@@ -18,11 +18,10 @@ import numpy as np
 import psutil
 from tqdm.auto import tqdm
 
-from minibrillm.checks import UserError
+from minibrillm.checks import UserError, remedy
 from minibrillm.config import ModelConfig, TrainConfig
 from minibrillm.counting import KneserNey
 from minibrillm.functional import Rounding
-from minibrillm.judging.evaluation import remedy
 from minibrillm.model import BriLLM
 from minibrillm.optim import AdamW, learning_rate
 from minibrillm.parameters import Parameters, check_parameters
@@ -397,7 +396,7 @@ class Trainer:
             )
             raise UserError(
                 f"the {what} at step {self.step + 1}; "
-                f"last good checkpoint: {last or 'none'}; {remedy(self.learner)}"
+                f"last good checkpoint: {last or 'none'}; {remedy(self.learner.config)}"
             )
         self.step += 1
         positions = config.batch_size * config.sequence_length
