@@ -15,7 +15,7 @@ from conftest import VARIANTS, Command, random_ids, random_model, without_bound
 from hill_climbing import climb
 
 from minibrillm import kernels, reference
-from minibrillm.bench.small_texts import MAKERS, fill, small_text
+from minibrillm.bench import MAKERS, fill, small_text
 from minibrillm.config import ModelConfig, TrainConfig
 from minibrillm.counting import KneserNey
 from minibrillm.functional import Withheld, saturate, saturate_backward, signal_bound

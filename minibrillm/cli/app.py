@@ -856,25 +856,25 @@ def bench(
     ] = None,
 ) -> None:
     """Measure speed and memory: against the machine's limits, against PyTorch, against size."""
-    from minibrillm.bench import benchmark
+    from minibrillm.bench import FULL, QUICK, SECTIONS, Bench, check_sections, complete, machine
 
-    names = benchmark.check_sections(section or [])
-    sizes = benchmark.QUICK if quick else benchmark.FULL
+    names = check_sections(section or [])
+    sizes = QUICK if quick else FULL
 
     def note(line: str) -> None:
         if sys.stderr.isatty():
             _notice(line)
 
-    setting = benchmark.Bench(sizes, text, chinese, note)
-    figures: dict[str, Any] = {**benchmark.machine(), **setting.facts, "quick": quick}
+    setting = Bench(sizes, text, chinese, note)
+    figures: dict[str, Any] = {**machine(), **setting.facts, "quick": quick}
     _write_figures(json_file, figures)  # a file that cannot be written is refused at once
     for name, value in figures.items():
         _say(f"{name.replace('_', ' '):>13}  {value}")
     _say("medians, and quartiles in brackets; what is compared was timed in turns")
     for name in names:
-        found = benchmark.SECTIONS[name](setting)
+        found = SECTIONS[name](setting)
         figures |= found.figures
-        _write_figures(json_file, benchmark.complete(figures))
+        _write_figures(json_file, complete(figures))
         _say(f"\n{found.table()}")
 
 
