@@ -15,12 +15,12 @@ from conftest import VARIANTS, Command, random_ids, random_model, without_bound
 from hill_climbing import climb
 
 from minibrillm import kernels, reference
-from minibrillm.bench.small_texts import MAKERS, fill, small_text
+from minibrillm.bench import MAKERS, fill, small_text
 from minibrillm.config import ModelConfig, TrainConfig
 from minibrillm.counting import KneserNey
 from minibrillm.functional import Withheld, saturate, saturate_backward, signal_bound
 from minibrillm.graph import TokenGraph
-from minibrillm.judging.evaluation import Evaluation, evaluate, number
+from minibrillm.judging import Evaluation, evaluate, number
 from minibrillm.model import BriLLM
 from minibrillm.presets import MANY_NODES, for_text
 from minibrillm.runs import kept_steps, load_model, read_json, save_checkpoint
@@ -306,7 +306,7 @@ def test_large_numbers_do_not_break_the_table(monkeypatch: pytest.MonkeyPatch) -
         lines = found_for(model).table().splitlines()
         assert max(map(len, lines[:6])) < 90
         assert "guessing blindly" in lines[-1]
-        assert "smaller --learning-rate" in lines[-1]  # this one is bounded
+        assert "smaller learning_rate" in lines[-1]  # this one is bounded
 
 
 def test_a_text_in_runs_breaks_a_model_without_bound_and_the_advice_mends_it(
@@ -317,7 +317,7 @@ def test_a_text_in_runs_breaks_a_model_without_bound_and_the_advice_mends_it(
     made = minibrillm("train", "ruled.txt", *run, "--out", "a")
     said = made.out + made.err
     assert "'~' stands 533 times in a row" in made.err  # to train on; the rest is held out
-    assert "train with --signal-bound 8" in said, said
+    assert "train with signal_bound=8" in said, said
     mended = minibrillm("train", "ruled.txt", *run, "--out", "b", "--signal-bound", 8)
     assert mended.code == 0
     assert "guessing blindly" not in mended.out

@@ -306,7 +306,7 @@ def test_nan_stops_training_and_names_the_way_back(tmp_path: Path) -> None:
 
     with pytest.raises(UserError) as caught:
         train(trainer, poison)
-    for part in ("the loss became nan at step 4", "step-00000002", "smaller --learning-rate"):
+    for part in ("the loss became nan at step 4", "step-00000002", "smaller learning_rate"):
         assert part in str(caught.value)
     assert load_training(tmp_path).step == 2
     load_model(tmp_path, "numpy")  # refuses NaN
@@ -831,7 +831,7 @@ def test_an_infinite_gradient_changes_nothing(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(trainer.learner, "loss_and_gradients", infinite)
     before = {name: array.copy() for name, array in trainer.model.parameters.items()}
-    with pytest.raises(UserError, match="smaller --learning-rate"):
+    with pytest.raises(UserError, match="smaller learning_rate"):
         trainer.train(progress_bar=False)
     for name, array in trainer.model.parameters.items():
         np.testing.assert_array_equal(array, before[name])

@@ -1,12 +1,17 @@
-"""What helps a model whose signals, or whose loss, have run away."""
+"""What helps where a signal, or a loss, has run away."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from minibrillm.config import ModelConfig
 
 
-def remedy(config: Any) -> str:
-    """What to change of a `ModelConfig`, or of how it is trained."""
+def remedy(config: ModelConfig) -> str:
+    """What to change in the next training of such a model, as the end of a sentence."""
     if config.signal_bound == 0:
-        return "nothing bounds its signals: take signal_bound=8, or the preset mini-ngrams"
-    return "take a smaller learning_rate"
+        return (
+            "nothing bounds its signals: train with signal_bound=8, or with the preset mini-ngrams"
+        )
+    return "train with a smaller learning_rate"

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from minibrillm.config import ModelConfig, TrainConfig
-    from minibrillm.judging.comparison import Comparison, Task
+    from minibrillm.judging import Comparison, Task
     from minibrillm.model import BriLLM
     from minibrillm.text import Split, Tokenizer
     from minibrillm.training import Trainer
@@ -310,7 +310,7 @@ def _threads(backend: str) -> str:
 
 
 def _train_and_report(trainer: Trainer, out: Path, heldout_text: tuple[str, ...] | None) -> None:
-    from minibrillm.judging.evaluation import evaluate as score
+    from minibrillm.judging import evaluate as score
 
     _train(trainer)
     last = trainer.history[-1] if trainer.history else None
@@ -359,7 +359,7 @@ def demo(
 ) -> None:
     """Train on the bundled pieces, in Chinese and in English, no network, and write in both."""
     from minibrillm.config import TrainConfig
-    from minibrillm.judging.evaluation import evaluate as score
+    from minibrillm.judging import evaluate as score
     from minibrillm.model import BriLLM
     from minibrillm.presets import for_vocabulary
     from minibrillm.text import bundled_documents
@@ -468,7 +468,7 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Score a model on text it has not seen, beside n-grams on the same tokens."""
-    from minibrillm.judging.evaluation import evaluate as score
+    from minibrillm.judging import evaluate as score
     from minibrillm.runs import has_training, kept_steps, load_model
     from minibrillm.text import locate, read_corpus
     from minibrillm.training import load_text
@@ -734,16 +734,16 @@ def compare(
     ] = None,
 ) -> None:
     """Compare with n-grams, a GPT and an LSTM on the same text in the same time (needs torch)."""
-    from minibrillm.judging import comparison
+    from minibrillm import judging
     from minibrillm.look import plot_comparison
 
-    names = only or comparison.CONTENDERS
-    comparison.check(names, grid)
+    names = only or judging.CONTENDERS
+    judging.check(names, grid)
     task = _task(text, field, minutes, range(seed, seed + seeds), tokenizer, vocab_size)
     _check_writable(json_file)
     _check_drawable(plot)
     with _interruptible():
-        result = comparison.compare(task, names, grid, _notice, _tell_newest(text, json_file))
+        result = judging.compare(task, names, grid, _notice, _tell_newest(text, json_file))
     _say(result.table())
     if plot is not None:
         plot_comparison(result).savefig(plot, dpi=150)
@@ -762,7 +762,7 @@ def ablate(
     json_file: JsonFile = None,
 ) -> None:
     """From paper to released to mini to mini-ngrams, one change at a time: what does each bring?"""
-    from minibrillm.judging.ablation import ablate as climb
+    from minibrillm.judging import ablate as climb
 
     task = _task(text, field, minutes, range(seed, seed + seeds), "characters", vocab_size)
     _check_writable(json_file)
@@ -781,7 +781,7 @@ def _task(
 ) -> Task:
     """What several models are to be trained on; refuses what is impossible."""
     from minibrillm.config import TrainConfig
-    from minibrillm.judging.comparison import Task, three_parts
+    from minibrillm.judging import Task, three_parts
     from minibrillm.text import locate, read_corpus
 
     TrainConfig(minutes=minutes, seed=seeds.start)
@@ -856,25 +856,25 @@ def bench(
     ] = None,
 ) -> None:
     """Measure speed and memory: against the machine's limits, against PyTorch, against size."""
-    from minibrillm.bench import benchmark
+    from minibrillm.bench import FULL, QUICK, SECTIONS, Bench, check_sections, complete, machine
 
-    names = benchmark.check_sections(section or [])
-    sizes = benchmark.QUICK if quick else benchmark.FULL
+    names = check_sections(section or [])
+    sizes = QUICK if quick else FULL
 
     def note(line: str) -> None:
         if sys.stderr.isatty():
             _notice(line)
 
-    setting = benchmark.Bench(sizes, text, chinese, note)
-    figures: dict[str, Any] = {**benchmark.machine(), **setting.facts, "quick": quick}
+    setting = Bench(sizes, text, chinese, note)
+    figures: dict[str, Any] = {**machine(), **setting.facts, "quick": quick}
     _write_figures(json_file, figures)  # a file that cannot be written is refused at once
     for name, value in figures.items():
         _say(f"{name.replace('_', ' '):>13}  {value}")
     _say("medians, and quartiles in brackets; what is compared was timed in turns")
     for name in names:
-        found = benchmark.SECTIONS[name](setting)
+        found = SECTIONS[name](setting)
         figures |= found.figures
-        _write_figures(json_file, benchmark.complete(figures))
+        _write_figures(json_file, complete(figures))
         _say(f"\n{found.table()}")
 
 
