@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from minibrillm.parameters import check_parameters, decays, initialise
 
 from minibrillm.checks import UserError
 from minibrillm.config import ModelConfig, TrainConfig, preset_names
-from minibrillm.parameters import check_parameters, decays, initialise
 
 
 def test_parameter_counts_are_the_published_ones() -> None:

@@ -99,7 +99,6 @@ def test_a_grid_tells_what_sets_its_candidates_apart() -> None:
 
 @NEEDS_TORCH
 def test_the_grid_picks_by_validation_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    from minibrillm.rivals import peers
 
     task = task_of()
     read: list[str] = []
@@ -145,7 +144,6 @@ def test_the_grid_picks_by_validation_only(monkeypatch: pytest.MonkeyPatch) -> N
 
 @NEEDS_TORCH
 def test_an_lstm_is_read_as_ours() -> None:
-    from minibrillm.rivals import peers
 
     task = task_of()
     trained = PeerCandidate(peers.lstm_recipes(task.n_nodes)[0]).train(task, 0)

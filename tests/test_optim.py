@@ -7,11 +7,11 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from minibrillm.parameters import Parameters, decays
 
 from minibrillm import kernels, reference
 from minibrillm.config import ModelConfig, TrainConfig
 from minibrillm.optim import AdamW, learning_rate
-from minibrillm.parameters import Parameters, decays
 
 SHAPES = ModelConfig.preset("mini", d_node=4).shapes(5, 7) | {
     "node_bias": (5, 4),

@@ -94,7 +94,7 @@ def check(only: Sequence[str], grid: int) -> None:
     if grid < 1:
         raise UserError(f"the grid has {grid} candidates; expected at least 1")
     if {"gpt", "lstm"} & set(only):
-        from minibrillm.rivals.twins import set_threads
+        from minibrillm.rivals import set_threads
 
         set_threads(numba.get_num_threads())
 

@@ -13,9 +13,9 @@ from minibrillm.config import ModelConfig, TrainConfig
 from minibrillm.graph import TokenGraph
 from minibrillm.judging.results import Contender, Curve
 from minibrillm.judging.task import HELD_OUT, Task
+from minibrillm.machine import free_memory
 from minibrillm.model import BriLLM
 from minibrillm.presets import MANY_NODES, for_text, for_vocabulary
-from minibrillm.machine import free_memory
 from minibrillm.runs import check_memory
 from minibrillm.scoring import WINDOW, stream_loss, window_loss
 from minibrillm.storage import Record
