@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from minibrillm.checks import UserError
+from minibrillm.checks import UserError, as_documents
 from minibrillm.counting import BigramPrior, KneserNey, Level, PairIndex
 from minibrillm.functional import logsumexp
-from minibrillm.text import as_documents
 
 if TYPE_CHECKING:
     import networkx

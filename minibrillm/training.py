@@ -18,7 +18,7 @@ import numpy as np
 import psutil
 from tqdm.auto import tqdm
 
-from minibrillm.checks import UserError
+from minibrillm.checks import UserError, as_documents
 from minibrillm.config import ModelConfig, TrainConfig
 from minibrillm.counting import KneserNey
 from minibrillm.functional import Rounding
@@ -36,7 +36,7 @@ from minibrillm.runs import (
     save_checkpoint,
 )
 from minibrillm.scoring import WINDOW, window_loss
-from minibrillm.text import Windows, as_documents
+from minibrillm.text import Windows
 
 Array = np.ndarray
 
@@ -179,7 +179,7 @@ class Trainer:
     model : BriLLM
         Its weights are the starting point.
     train_ids, heldout_ids : integer arrays (N,), or sequences of them
-        Streams of tokens, or documents, whose ends no window crosses (`minibrillm.text.corpus.Windows`).
+        Streams of tokens, or documents, whose ends no window crosses (`minibrillm.text.Windows`).
         The step whose weights are kept is chosen on the held-out text, nothing else.
     config : TrainConfig
     run : Path, optional

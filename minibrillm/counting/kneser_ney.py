@@ -22,8 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minibrillm.checks import UserError
-from minibrillm.text import as_documents
+from minibrillm.checks import UserError, as_documents
 
 Array = np.ndarray
 

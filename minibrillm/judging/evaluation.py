@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from minibrillm.checks import UserError
+from minibrillm.checks import UserError, as_documents
 from minibrillm.counting import loss_by_order
 from minibrillm.model import BriLLM
 from minibrillm.scoring import WINDOW, n_edges, stream_loss, width_of, window_loss
-from minibrillm.text import as_documents
 
 Array = np.ndarray
 

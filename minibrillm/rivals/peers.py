@@ -16,13 +16,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minibrillm.checks import UserError
+from minibrillm.checks import UserError, as_documents
 from minibrillm.config import TrainConfig
 from minibrillm.optim import learning_rate
 from minibrillm.presets import MANY_NODES
 from minibrillm.rivals.twins import F, Tensor, nn, torch  # says how to install it, if need be
 from minibrillm.scoring import window_loss
-from minibrillm.text import Windows, as_documents
+from minibrillm.text import Windows
 from minibrillm.training import Record, curve_part
 
 Array = np.ndarray
@@ -332,7 +332,7 @@ class PeerTrainer:
     peer : Peer
         Its weights are the starting point.
     train_ids, heldout_ids : integer arrays (N,), or sequences of them
-        Streams, or documents, whose ends no window crosses (`minibrillm.text.corpus.Windows`).
+        Streams, or documents, whose ends no window crosses (`minibrillm.text.Windows`).
     config : TrainConfig
         ``negatives`` and ``checkpoint_every`` do not matter.
     """
