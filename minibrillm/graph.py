@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from minibrillm.checks import UserError, checked_documents
+from minibrillm.checks import UserError, as_documents
 from minibrillm.counting import BigramPrior, KneserNey, PairIndex
 from minibrillm.functional import logsumexp
 
@@ -72,7 +72,7 @@ class TokenGraph:
         UserError
             No bigram at all, or ids that are no integers in 0 … V-1.
         """
-        documents = checked_documents(ids, n_nodes)
+        documents = as_documents(ids, n_nodes)
         if not any(len(d) > 1 for d in documents):
             read = sum(map(len, documents))
             raise UserError(f"a graph needs at least one bigram; got {read} token(s)")

@@ -25,7 +25,7 @@ from minibrillm.model import BriLLM
 from minibrillm.presets import MANY_NODES, for_text
 from minibrillm.runs import kept_steps, load_model, read_json, save_checkpoint
 from minibrillm.scoring import window_loss
-from minibrillm.text import as_documents, longest_run
+from minibrillm.text import longest_run
 from minibrillm.training import Trainer
 
 BACKENDS = pytest.mark.parametrize("backend", ["numpy", "numba"])
@@ -327,7 +327,7 @@ def test_a_text_in_runs_breaks_a_model_without_bound_and_the_advice_mends_it(
 
 
 def test_the_longest_run() -> None:
-    assert longest_run(as_documents(np.array([1, 1, 2, 2, 2, 1]))) == (3, 2)
+    assert longest_run([np.array([1, 1, 2, 2, 2, 1])]) == (3, 2)
     assert longest_run([np.array([4]), np.array([], int), np.array([5, 5])]) == (2, 5)
 
 

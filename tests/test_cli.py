@@ -670,7 +670,7 @@ def test_ctrl_c_outside_of_training(minibrillm: Command, monkeypatch: pytest.Mon
     def interrupted(path: Path) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("minibrillm.text.corpus.read_text", interrupted)
+    monkeypatch.setattr("minibrillm.text.corpora.read_text", interrupted)
     Path("a.txt").write_text(TEXT, encoding="utf-8")
     said = minibrillm("train", "a.txt")
     assert said.code == 130

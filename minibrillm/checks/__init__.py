@@ -9,7 +9,7 @@ from minibrillm.checks.arguments import (
     check_stop,
     check_weights,
 )
-from minibrillm.checks.documents import as_documents, checked_documents
+from minibrillm.checks.documents import as_documents, as_ids
 from minibrillm.checks.errors import UserError
 from minibrillm.checks.parameters import blocks, check_parameters, check_parts
 from minibrillm.checks.records import Range, Record
@@ -20,6 +20,7 @@ __all__ = [
     "Record",
     "UserError",
     "as_documents",
+    "as_ids",
     "blocks",
     "check_batch",
     "check_candidates",
@@ -29,7 +30,6 @@ __all__ = [
     "check_parts",
     "check_stop",
     "check_weights",
-    "checked_documents",
     "ranges",
     "remedy",
 ]

@@ -362,7 +362,7 @@ def demo(
     from minibrillm.judging import evaluate as score
     from minibrillm.model import BriLLM
     from minibrillm.presets import for_vocabulary
-    from minibrillm.text import bundled_documents
+    from minibrillm.text import bundled
     from minibrillm.training import Trainer
 
     trainers = {}
@@ -370,9 +370,7 @@ def demo(
         config = TrainConfig.preset(
             "mini", minutes=share * minutes, steps=steps, seed=seed, **settings
         )
-        train_texts, chosen_by = (
-            bundled_documents(split, (language,)) for split in ("train", "validation")
-        )
+        train_texts, chosen_by = (bundled(split, language) for split in ("train", "validation"))
         model = BriLLM.from_text(train_texts, "mini-ngrams", seed=seed, backend=backend)
         size, batch_size = model.config.d_node, config.batch_size
         _, config = for_vocabulary(model.graph.n_nodes, model.config, config, size, batch_size)
@@ -390,7 +388,7 @@ def demo(
         last = trainer.history[-1]
         _say(f"\n{last.step} steps, {last.tokens:,} tokens in {last.seconds:.0f} s")
         _say(f"pieces not trained on, {name}:")
-        test_texts = bundled_documents("test", (language,))
+        test_texts = bundled("test", language)
         test_ids = _encode(trainer.model.tokenizer, test_texts)
         found = score(trainer.model, test_ids, trainer.train_ids, test_texts, trainer.kept)
         _say(found.table())

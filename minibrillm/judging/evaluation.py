@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minibrillm.checks import UserError
+from minibrillm.checks import UserError, as_documents
 from minibrillm.counting import loss_by_order
 from minibrillm.judging.tables import number, table
 from minibrillm.judging.verdict import who_is_ahead, worse_than_guessing
 from minibrillm.model import BriLLM
 from minibrillm.scoring import WINDOW, n_edges, stream_loss, width_of, window_loss
-from minibrillm.text import Tokenizer, as_documents
+from minibrillm.text import Tokenizer
 
 Array = np.ndarray
 

@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from minibrillm.checks import UserError
+from minibrillm.checks import UserError, as_documents
 from minibrillm.rivals.pytorch import F, Tensor, nn, torch
 from minibrillm.scoring import window_loss
-from minibrillm.text import as_documents
 
 Array = np.ndarray
 

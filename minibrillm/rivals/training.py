@@ -10,12 +10,12 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from minibrillm.checks import UserError
+from minibrillm.checks import UserError, as_documents
 from minibrillm.config import TrainConfig
 from minibrillm.optim import learning_rate
 from minibrillm.rivals.peer import Peer
 from minibrillm.rivals.pytorch import nn, torch
-from minibrillm.text import Windows, as_documents
+from minibrillm.text import Windows
 from minibrillm.training import Record, curve_part
 
 Array = np.ndarray
