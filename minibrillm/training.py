@@ -130,6 +130,8 @@ class Loop:
                     if self.kept_step is None:
                         self.keep()
                     raise machine.Interrupted(f"interrupted after step {self.step}")
+        if self.kept_step is None:  # no held-out loss was a number
+            self.keep()
         return self.history
 
 

@@ -78,9 +78,7 @@ def test_warm_up_and_cosine_multiply() -> None:
 DECAYING = {"axon_weight", "dendrite_weight", "synapse_weight", "synapse_bias", "edge_weight"}
 
 
-def textbook(
-    edges: str, settings: TrainConfig, n_steps: int = 6
-) -> tuple[Parameters, Parameters]:
+def textbook(edges: str, settings: TrainConfig, n_steps: int = 6) -> tuple[Parameters, Parameters]:
     """Loshchilov & Hutter 2019, algorithm 2, one array at a time; and the average of weights."""
     parameters, averages = arrays(edges, 0), arrays(edges, 0)
     for name, theta in parameters.items():
