@@ -4,28 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minibrillm.checks import Record, UserError, ranges
-from minibrillm.memory import State
+from minibrillm.checks import Record, UserError, check_prompt, ranges
+
+if TYPE_CHECKING:
+    from minibrillm.model import BriLLM
 
 Array = np.ndarray
-
-
-class Reader(Protocol):
-    """What generation asks of a model: a memory that reads tokens and answers with logits."""
-
-    @property
-    def max_positions(self) -> int | None:
-        """Edges a stream may cross; None: no limit."""
-
-    def read(self, tokens: Array, state: State | None = None) -> State:
-        """Read tokens and return the memory after them."""
-
-    def next_logits(self, state: State) -> Array:
-        """Logits of the next token, (V,)."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +39,7 @@ def probabilities(logits: Array, sampling: Sampling) -> Array:
         return p
     with np.errstate(over="ignore"):  # a tiny temperature sends all but the loudest to -inf
         scaled = (logits - logits.max()) / sampling.temperature
-    order = np.argsort(-scaled, kind="stable")
-    if sampling.top_k:
-        order = order[: sampling.top_k]
+    order = np.argsort(-scaled, kind="stable")[: sampling.top_k or None]
     weights = np.exp(scaled[order])
     weights /= weights.sum()
     # A token stays while the likelier ones before it hold less than top_p.
@@ -63,7 +49,7 @@ def probabilities(logits: Array, sampling: Sampling) -> Array:
 
 
 def generate(
-    model: Reader,
+    model: BriLLM,
     prompt: Array,
     n_tokens: int,
     sampling: Sampling,
@@ -97,3 +83,26 @@ def generate(
         if model.max_positions is not None and state.position >= model.max_positions:
             return
         unread = np.array([token])
+
+
+def write(
+    model: BriLLM, prompt: str, n_tokens: int, seed: int | None, stop: str | None, **sampling: Any
+) -> Iterator[str]:
+    """Text that follows a prompt, piece by piece; arguments as for `BriLLM.generate`."""
+    how, tok = Sampling.from_json(sampling), model.tokenizer
+    rng = np.random.default_rng(seed)
+    stops, banned = check_prompt(tok, prompt, n_tokens, stop)
+    ids, drawn = tok.encode(prompt), []
+    if ids.size == 0:  # begin at a node drawn from the unigram
+        weights = model.graph.node_counts.astype(np.float64)
+        if weights.sum() > weights[[*stops, *banned]].sum():
+            weights[[*stops, *banned]] = 0
+        drawn = [int(rng.choice(len(weights), p=weights / weights.sum()))]
+        ids = np.array(drawn)
+
+    def tokens() -> Iterator[int]:
+        yield from drawn
+        left = n_tokens - len(drawn)
+        yield from generate(model, ids, left, how, rng, stop=stops, banned=banned)
+
+    yield from tok.decode_stream(tokens())

@@ -15,6 +15,7 @@ from minibrillm.functional import gelu, position_encoding, sigmoid
 
 if TYPE_CHECKING:
     from minibrillm.config import ModelConfig
+    from minibrillm.model import BriLLM
 
 Array = np.ndarray
 Named = dict[str, Array]
@@ -47,7 +48,7 @@ class Schedule(NamedTuple):
 
 
 class Path(NamedTuple):
-    """What was carried along a path, for the competition and the way back: B sequences, n edges."""
+    """What `path_forward` leaves for the competition and the way back: B sequences, n edges."""
 
     incoming: Array  # (B, n, d) a_i, what arrives at each source
     signal: Array  # (B, n, d) s_i, what leaves each edge of the path
@@ -171,8 +172,9 @@ class Leaky(Memory, name="leaky"):
         return {"decay_logit": d[0] * decay * (1 - decay)}  # eq. 18
 
 
-def start_state(parameters: Named, config: ModelConfig, nodes: Array) -> tuple[State, Array]:
+def start_state(model: BriLLM, nodes: Array) -> tuple[State, Array]:
     """Memory of streams that begin at ``nodes`` (B,), and the pre-activation of r_0 (eq. 1-2)."""
+    config, parameters = model.config, model.parameters
     d, dtype = config.d_node, next(iter(parameters.values())).dtype
     if config.start == "ones":
         h, r = np.zeros((len(nodes), d), dtype), np.ones((len(nodes), d), dtype)
@@ -187,10 +189,8 @@ def start_state(parameters: Named, config: ModelConfig, nodes: Array) -> tuple[S
 
 
 def recent_tokens(config: ModelConfig, before: Array | None, tokens: Array) -> Array | None:
-    """The last tokens that an n-gram prior asks for, n - 1 of them; None for any other prior.
-
-    ``before`` (B, L) are the last ones so far, ``tokens`` (B, T) those read after them.
-    """
+    """The last n - 1 tokens, which an n-gram prior asks for (else None): of those known before,
+    (B, L), and those read now, (B, T)."""
     if config.prior != "ngrams":
         return None
     tokens = tokens if before is None else np.concatenate([before, tokens], axis=1)

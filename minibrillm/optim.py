@@ -20,10 +20,7 @@ SQUARES_BLOCK, SQUARES_LANES = 1 << 16, 16
 
 
 def learning_rate(config: TrainConfig, step: int, progress: float) -> float:
-    """Linear warm-up over ``warmup_steps``, times half a cosine over the whole run.
-
-    ``step`` counts the steps done, ``progress`` is the share of the run that is over, 0 … 1.
-    """
+    """Linear warm-up after so many steps, times half a cosine over the ``progress`` 0 … 1."""
     warmup = min(1.0, (step + 1) / max(config.warmup_steps, 1))
     return config.learning_rate * warmup * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
@@ -69,30 +66,19 @@ def adamw(
 
 
 class AdamW:
-    """Moments of every trained parameter, and the moving average of the weights.
+    """Updates the weights of a model in place; keeps their moments and their moving average.
 
     The average follows the weights with decay min(``average_decay``, (1 + t) / (10 + t)) at step
     t, so that it forgets the first weights early on.
-
-    Parameters
-    ----------
-    model : BriLLM
-        Its weights are updated in place.
-    config : TrainConfig
-    average : dict of arrays, optional
-        What the average is kept in, the first weights to begin with; without it, new arrays.
     """
 
-    def __init__(
-        self, model: BriLLM, config: TrainConfig, average: Parameters | None = None
-    ) -> None:
+    def __init__(self, model: BriLLM, config: TrainConfig) -> None:
         self.parameters, self.config, self.operations = model.parameters, config, model.operations
         self.decaying = model.config.edge_kind.decaying
         self.frozen = model.config.edge_kind.frozen(model.config)
         self.mean = {name: np.zeros_like(array) for name, array in self.parameters.items()}
         self.square = {name: np.zeros_like(array) for name, array in self.parameters.items()}
-        copies = {name: array.copy() for name, array in self.parameters.items()}
-        self.average = copies if average is None else average
+        self.average = {name: array.copy() for name, array in self.parameters.items()}
 
     def update(self, gradients: Parameters, step: int, rate: float) -> float:
         """Take optimiser step number ``step`` (from 1); returns the gradient's norm, unclipped.

@@ -4,14 +4,13 @@ from minibrillm.checks import ranges
 from minibrillm.checks.arguments import (
     check_batch,
     check_candidates,
-    check_continues,
     check_ids,
-    check_stop,
     check_weights,
 )
 from minibrillm.checks.documents import as_documents, as_ids
 from minibrillm.checks.errors import UserError
 from minibrillm.checks.parameters import blocks, check_parameters, check_parts
+from minibrillm.checks.prompts import check_prompt
 from minibrillm.checks.records import Range, Record
 from minibrillm.checks.remedy import remedy
 
@@ -24,11 +23,10 @@ __all__ = [
     "blocks",
     "check_batch",
     "check_candidates",
-    "check_continues",
     "check_ids",
     "check_parameters",
     "check_parts",
-    "check_stop",
+    "check_prompt",
     "check_weights",
     "ranges",
     "remedy",

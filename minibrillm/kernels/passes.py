@@ -22,6 +22,7 @@ from __future__ import annotations
 import functools
 import math
 import threading
+from types import SimpleNamespace
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -923,7 +924,7 @@ def path_forward(
 ) -> Path:
     """As `minibrillm.reference.path_forward`."""
     n_streams, n, d = tokens.shape[0], tokens.shape[1] - 1, config.d_node
-    fresh, start = start_state(parameters, config, tokens[:, 0])
+    fresh, start = start_state(SimpleNamespace(parameters=parameters, config=config), tokens[:, 0])
     state = fresh if state is None else state
     dtype = state.incoming.dtype
     width = _width(config, dtype)
