@@ -180,16 +180,6 @@ def test_without_averaging_the_average_is_the_weights(edges: str, operations: Mo
         np.testing.assert_allclose(average, optimiser.parameters[name], rtol=1e-12)
 
 
-def test_the_average_can_be_kept_elsewhere() -> None:
-    model, average = model_of("shared", reference), arrays("shared", 0)
-    optimiser = AdamW(model, config(), average)
-    expected, _ = run("shared", reference, config(), np.float64, n_steps=1)
-    optimiser.update(arrays("shared", 1), 1, 0.02)
-    assert optimiser.average is average
-    for name, array in average.items():
-        np.testing.assert_array_equal(array, expected.average[name])
-
-
 # the shared edge of the paper
 
 

@@ -107,8 +107,8 @@ def test_a_gradient_that_is_no_number_changes_nothing(
     trainer = loose()
     honest = trainer.learner.loss_and_gradients
 
-    def bad(*arguments: Any) -> tuple[float, dict[str, np.ndarray]]:
-        loss, gradients = honest(*arguments)
+    def bad(*arguments: Any, **named: Any) -> tuple[float, dict[str, np.ndarray]]:
+        loss, gradients = honest(*arguments, **named)
         gradients["axon_bias"][0, 0] = value
         return loss, gradients
 
@@ -243,14 +243,14 @@ def test_negatives_reach_the_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[np.ndarray] = []
     plain = trainer.learner.loss_and_gradients
 
-    def watch(tokens: np.ndarray, candidates: Any = None, *rest: Any, **named: Any) -> Any:
-        if candidates is not None:
-            seen.append(candidates)
-        return plain(tokens, candidates, *rest, **named)
+    def watch(*rest: Any, candidates: np.ndarray, **named: Any) -> Any:
+        seen.append(candidates)
+        return plain(*rest, candidates=candidates, **named)
 
     monkeypatch.setattr(trainer.learner, "loss_and_gradients", watch)
     train(trainer)
-    assert [c.shape for c in seen] == [(4, 8, 4)]  # the target and 3 negatives
+    # The target and 3 negatives, to warm up and in the one step.
+    assert [c.shape for c in seen] == [(4, 8, 4)] * 2
 
 
 def test_rounding_reaches_the_gradients_and_training_learns() -> None:
