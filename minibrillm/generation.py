@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minibrillm.checks import Record, UserError, check_prompt, ranges
+from minibrillm.checks import Record, UserError, check_prompt, ranges, remedy
 
 if TYPE_CHECKING:
     from minibrillm.model import BriLLM
@@ -28,10 +29,7 @@ class Sampling(Record):
 
 
 def probabilities(logits: Array, sampling: Sampling) -> Array:
-    """The distribution that the next token is drawn from, (V,) -> (V,) float64.
-
-    Temperature first, then top-k, then top-p on what is left, then renormalised.
-    """
+    """What the next token is drawn from, (V,) -> (V,): temperature, top-k, top-p, renormalised."""
     logits = logits.astype(np.float64)
     p = np.zeros_like(logits)
     if sampling.temperature == 0:
@@ -61,8 +59,8 @@ def generate(
     """Yield up to ``n_tokens`` tokens that follow ``prompt`` (T,), T ≥ 1, one at a time.
 
     A token of ``stop`` ends the text and is not yielded, those in ``banned`` are never drawn. A
-    step costs the same however long the past is. Where the signal has outgrown its numbers
-    (MODEL.md, "Memory") a `UserError` says so, and what was yielded stands.
+    step costs the same however long the past is. A signal that outgrew its numbers (MODEL.md,
+    "Memory") is a `UserError`; what was yielded stands.
     """
     blocked = np.fromiter(banned, np.int64, len(banned))
     state, unread = None, prompt
@@ -71,10 +69,8 @@ def generate(
             state = model.read(unread, state)
             logits = model.next_logits(state)
         if not np.isfinite(logits).all():
-            raise UserError(
-                f"the signal grew past the largest number after {len(prompt) + k} tokens; ask for "
-                "fewer tokens, or train anew with signal_bound=8, which bounds every signal"
-            )
+            what = f"the signal grew past the largest number after {len(prompt) + k} tokens"
+            raise UserError(f"{what}; ask for fewer tokens, or: {remedy(model.config)}")
         logits[blocked] = -np.inf
         token = int(rng.choice(len(logits), p=probabilities(logits, sampling)))
         if token in stop:
@@ -99,10 +95,5 @@ def write(
             weights[[*stops, *banned]] = 0
         drawn = [int(rng.choice(len(weights), p=weights / weights.sum()))]
         ids = np.array(drawn)
-
-    def tokens() -> Iterator[int]:
-        yield from drawn
-        left = n_tokens - len(drawn)
-        yield from generate(model, ids, left, how, rng, stop=stops, banned=banned)
-
-    yield from tok.decode_stream(tokens())
+    rest = generate(model, ids, n_tokens - len(drawn), how, rng, stop=stops, banned=banned)
+    yield from tok.decode_stream(chain(drawn, rest))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from minibrillm.checks import UserError, as_documents
+from minibrillm.checks import Ids, UserError, as_documents
 from minibrillm.counting import BigramPrior, KneserNey, PairIndex
 from minibrillm.functional import logsumexp
 
@@ -36,9 +35,7 @@ class TokenGraph:
     ngrams: KneserNey | None = None  # what a prior of longer contexts counts beside it
 
     @classmethod
-    def for_config(
-        cls, config: ModelConfig, ids: Array | Sequence[Array], n_nodes: int
-    ) -> TokenGraph:
+    def for_config(cls, config: ModelConfig, ids: Ids, n_nodes: int) -> TokenGraph:
         """The graph that a model of this config needs; ``ids`` as in `from_ids`."""
         order = config.prior_order if config.prior == "ngrams" else 0
         prior = config.prior != "none"
@@ -46,13 +43,7 @@ class TokenGraph:
 
     @classmethod
     def from_ids(
-        cls,
-        ids: Array | Sequence[Array],
-        n_nodes: int,
-        *,
-        min_count: int = 1,
-        prior: bool = True,
-        order: int = 0,
+        cls, ids: Ids, n_nodes: int, *, min_count: int = 1, prior: bool = True, order: int = 0
     ) -> TokenGraph:
         """Build from a stream of token ids (N,), or from documents (bigrams stay inside).
 
@@ -95,11 +86,6 @@ class TokenGraph:
     def out_degree(self) -> Array:
         """Private edges that leave each node, (V,)."""
         return np.diff(self.indptr)
-
-    @cached_property
-    def in_degree(self) -> Array:
-        """Private edges that reach each node, (V,)."""
-        return np.bincount(self.targets, minlength=self.n_nodes)
 
     @cached_property
     def _index(self) -> PairIndex:

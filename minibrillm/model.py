@@ -11,16 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from minibrillm import reference
-from minibrillm.checks import (
-    UserError,
-    blocks,
-    check_batch,
-    check_candidates,
-    check_parameters,
-    check_parts,
-    check_weights,
-)
+from minibrillm import checks, reference
 from minibrillm.config import ModelConfig
 from minibrillm.counting import KneserNey, Withheld, log_prior_after, rows_after
 from minibrillm.edges import Named
@@ -32,6 +23,7 @@ from minibrillm.text import Tokenizer, documents_of, join_documents, train_token
 from minibrillm.variance import Rounding
 
 Array = np.ndarray
+Maybe = Array | None
 
 
 @dataclass(repr=False, eq=False)
@@ -50,11 +42,9 @@ class BriLLM:
     backend: str = "numba"
 
     def __post_init__(self) -> None:
-        if self.backend not in ("numba", "numpy"):
-            raise UserError(f"there is no backend {self.backend!r}; choose one of numba, numpy")
-        check_parts(self.config, self.tokenizer, self.graph)
+        checks.check_parts(self.config, self.tokenizer, self.graph, self.backend)
         shapes = self.config.shapes(self.graph.n_nodes, self.graph.n_edges)
-        check_parameters(shapes, self.parameters)
+        checks.check_parameters(shapes, self.parameters)
 
     @classmethod
     def from_text(
@@ -96,7 +86,7 @@ class BriLLM:
         given, spread = config.first_values(), config.initial_range
         for name, shape in config.shapes(graph.n_nodes, graph.n_edges).items():
             parameters[name] = np.full(shape, given.get(name, 0), dtype)
-            for block in blocks(parameters[name]) if name not in given else ():
+            for block in checks.blocks(parameters[name]) if name not in given else ():
                 block[...] = rng.uniform(-spread, spread, block.size)
         return cls(config, tokenizer, graph, parameters, backend)
 
@@ -136,19 +126,16 @@ class BriLLM:
         """Write the model into a folder; `minibrillm.load` reads it."""
         save_model(path, self)
 
-    # ---------------------------------------------------------------- forward, loss, gradients
-
     def _batch(self, tokens: Any, state: State | None = None, least: int = 2) -> Array:
         """Tokens as an int64 array (B, T), checked; they begin where ``state`` stands."""
-        return check_batch(tokens, self.graph.n_nodes, least, state, self.max_positions)
+        return checks.check_batch(tokens, self.graph.n_nodes, least, state, self.max_positions)
 
     def path(self, tokens: Array, state: State | None = None) -> Path:
         """Send the signal along ``tokens`` (T,) or (B, T): `minibrillm.reference.path_forward`."""
-        path: Path = self.operations.path_forward(self, self._batch(tokens, state), state)
-        return path
+        return self.operations.path_forward(self, self._batch(tokens, state), state)
 
     def nll(
-        self, tokens: Array, state: State | None = None, candidates: Array | None = None
+        self, tokens: Array, state: State | None = None, candidates: Maybe = None
     ) -> tuple[Array, State]:
         """−log p of every token after the first, nats, (B, T - 1), and the memory after the last.
 
@@ -157,24 +144,23 @@ class BriLLM:
         targets in the softmax, the true one first; without them, all V.
         """
         batch, ops = self._batch(tokens, state), self.operations
-        chosen = check_candidates(candidates, batch, self.graph.n_nodes)
+        chosen = checks.check_candidates(candidates, batch, self.graph.n_nodes)
         path, rows = ops.path_forward(self, batch, state), rows_after(self, batch[:, :-1], state)
         return ops.compete(self, batch, path, candidates=chosen, log_prior=rows).nll, path.final
 
-    def loss(
-        self, tokens: Array, candidates: Array | None = None, weights: Array | None = None
-    ) -> float:
+    def loss(self, tokens: Array, candidates: Maybe = None, weights: Maybe = None) -> float:
         """Mean −log p(next token), in nats per token (MODEL.md, eq. 10)."""
-        weights = check_weights(weights, self._batch(tokens))
-        return _mean(self.nll(tokens, candidates=candidates)[0], weights)
+        weights = checks.check_weights(weights, self._batch(tokens))
+        nll, _ = self.nll(tokens, candidates=candidates)
+        return float(np.average(nll.astype(np.float64), weights=weights))
 
     def loss_and_gradients(
         self,
         tokens: Array,
-        candidates: Array | None = None,
-        weights: Array | None = None,
+        candidates: Maybe = None,
+        weights: Maybe = None,
         rounding: Rounding | None = None,
-        mask: Array | None = None,
+        mask: Maybe = None,
         bigrams: KneserNey | None = None,
     ) -> tuple[float, Named]:
         """The loss and its gradient with respect to every parameter, by name.
@@ -187,8 +173,8 @@ class BriLLM:
         as if what it is to foretell had not been read ("Leave one out").
         """
         batch, ops = self._batch(tokens), self.operations
-        candidates = check_candidates(candidates, batch, self.graph.n_nodes)
-        weights = check_weights(weights, batch)
+        candidates = checks.check_candidates(candidates, batch, self.graph.n_nodes)
+        weights = checks.check_weights(weights, batch)
         share = np.ones(batch[:, 1:].shape) if weights is None else weights
         withheld = Withheld(batch[:, 1:], bigrams) if bigrams else None
         path = ops.path_forward(self, batch)
@@ -202,7 +188,8 @@ class BriLLM:
         )
         if mask is not None:
             found = found._replace(d_incoming=found.d_incoming * mask[:, None])
-        return _mean(found.nll, weights), ops.path_backward(self, batch, path, found)
+        loss = float(np.average(found.nll.astype(np.float64), weights=weights))
+        return loss, ops.path_backward(self, batch, path, found)
 
     def energies(self, tokens: Array) -> Array:
         """How strongly every node answers after each token: (T,) -> (T, V), (B, T) -> (B, T, V)."""
@@ -216,13 +203,8 @@ class BriLLM:
         """π(· | u), what is added to the energies, after each token of a stream: (T,) -> (T, V)."""
         return log_prior_after(self, tokens)
 
-    # ------------------------------------------------------------------------------- streaming
-
     def read(self, tokens: Array, state: State | None = None) -> State:
-        """Read one stream (T,) (or B of them) and return the memory after it, of size O(d).
-
-        Reading one more token costs the same at position 10 and at 1 000 000.
-        """
+        """Read one stream (T,), or B of them, and return the memory after it, of size O(d)."""
         batch = self._batch(tokens, state, least=1)
         if state is None:
             state, _ = start_state(self, batch[:, 0])
@@ -247,17 +229,11 @@ class BriLLM:
     ) -> Iterator[str]:
         """Continue a prompt piece by piece, itself not included, with at most so many tokens.
 
-        Without a prompt it starts at a node drawn from the unigram. The same seed gives the same
-        text; ``stop``, a text of one token, ends it; ``sampling`` are settings of
-        `minibrillm.generation.Sampling`: temperature, top_k, top_p.
+        Without a prompt it starts at a node drawn from the unigram. A seed makes it repeatable;
+        ``stop``, a text of one token, ends it; ``sampling``: temperature, top_k, top_p (`Sampling`).
         """
         return write(self, prompt, n_tokens, seed, stop, **sampling)
 
     def generate(self, prompt: str = "", n_tokens: int = 200, **how: Any) -> str:
         """The prompt and what `stream` lets follow it, with the same arguments."""
         return prompt + "".join(self.stream(prompt, n_tokens, **how))
-
-
-def _mean(nll: Array, weights: Array | None) -> float:
-    """Mean over the positions, each counted as much as its weight."""
-    return float(np.average(nll.astype(np.float64), weights=weights))

@@ -15,11 +15,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from minibrillm.counting import PriorRows, prior_rows
+from minibrillm.counting import PriorRows, prior_rows, recent_tokens
 from minibrillm.edges import Edge, Named
 from minibrillm.functional import (
     energy,
@@ -32,21 +32,16 @@ from minibrillm.functional import (
     saturate_backward,
     signal_bound,
 )
-from minibrillm.memory import Competition, Path, State, recent_tokens, start_state
+from minibrillm.memory import Competition, Path, State, start_state
 from minibrillm.optim import adamw, sum_of_squares
 
 if TYPE_CHECKING:
     from minibrillm.model import BriLLM
     from minibrillm.variance import Rounding
 
-# What a backend has.
-__all__ = ["adamw", "compete", "energies", "path_backward", "path_forward", "prior_rows"]
-__all__ += ["sum_of_squares"]
-
 Array = np.ndarray
-
-
-# --------------------------------------------------------------------------------- along the path
+__all__ = ["adamw", "compete", "energies", "path_backward", "path_forward", "prior_rows"]
+__all__ += ["sum_of_squares"]  # what a backend has
 
 
 def path_forward(model: BriLLM, tokens: Array, state: State | None = None) -> Path:
@@ -58,11 +53,10 @@ def path_forward(model: BriLLM, tokens: Array, state: State | None = None) -> Pa
     config, (n_streams, n) = model.config, tokens[:, 1:].shape
     fresh, start = start_state(model, tokens[:, 0])
     state = fresh if state is None else state
-    first, z, scale = state.position, state.normaliser, state.log_scale
-    schedule = config.memory_kind.schedule(model.parameters, n, first, z, scale)
-    encoding = position_encoding(config.positions, first + config.first_position, n, config.d_node)
-    encoding, bound = encoding.astype(z.dtype), signal_bound(model.parameters)
-    incoming = np.empty((n_streams, n, config.d_node), z.dtype)
+    schedule = config.memory_kind.schedule(model.parameters, n, state)
+    bound = signal_bound(model.parameters)
+    incoming = np.empty((n_streams, n, config.d_node), schedule.gain.dtype)
+    encoding = _encodings(model, state.position, incoming[:1])
     signal, pre_activation = np.empty_like(incoming), np.empty_like(incoming)
     a, acc = state.incoming, state.accumulator  # (B, d)
     for i in range(n):
@@ -73,10 +67,10 @@ def path_forward(model: BriLLM, tokens: Array, state: State | None = None) -> Pa
         incoming[:, i], pre_activation[:, i], signal[:, i] = a, h, s
         acc = schedule.keep[i] * acc + schedule.gain[i] * s  # eq. 7
         a = acc / schedule.normaliser[i + 1]
-    recent = recent_tokens(config, state.recent, tokens[:, 1:])
-    z, scale = schedule.normaliser[n], schedule.log_scale
-    final = State(tokens[:, -1], a, acc, z, scale, first + n, recent)
-    return Path(incoming, signal, pre_activation, start, schedule, first, final)
+    recent = recent_tokens(config.prior_order, state.recent, tokens[:, 1:])
+    z, scale, here = schedule.normaliser[n], schedule.log_scale, state.position + n
+    final = State(tokens[:, -1], a, acc, z, scale, here, recent)
+    return Path(incoming, signal, pre_activation, start, schedule, final)
 
 
 def path_backward(model: BriLLM, tokens: Array, path: Path, competition: Competition) -> Named:
@@ -109,23 +103,11 @@ def path_backward(model: BriLLM, tokens: Array, path: Path, competition: Competi
         if i > 0:
             d_acc = keep[i] * d_acc + da / z[i]  # eq. 14
     memory, sums = config.memory_kind, (da_dot_a, d_keep, d_gain)
-    if path.first == 0 and config.start == "node" and n > 0:
+    if path.schedule.first == 0 and config.start == "node" and n > 0:
         d_start = da + keep[0] * d_acc if memory.remembers_start else da
         np.add.at(gradients["node_bias"], tokens[:, 0], d_start * gelu_derivative(path.start))
-    gradients |= memory.schedule_backward(model.parameters, path.schedule, path.first, sums)
+    gradients |= memory.schedule_backward(model.parameters, path.schedule, sums)
     return gradients
-
-
-# ----------------------------------------------------------------------------- at every source node
-
-
-class Answers(NamedTuple):
-    """What N signals found at one source, and the gradients of their mean loss, if asked for."""
-
-    nll: Array  # (N,) −log p of the true target, nats
-    p: Array  # (N, C) probability of all that compete
-    da: Array  # (N, d) gradient of the signals
-    d_edge: Edge  # (K, d, d), (K, d) of weights and biases
 
 
 def at_source(
@@ -137,23 +119,17 @@ def at_source(
     true: Array,
     true_log_weight: Array,
     share: Array | None,
-    rounded: Callable[[Array], Array],
-) -> Answers:
+    rounded: Callable[[Array], Array] | None,
+) -> tuple[Array, Array, Array, Edge]:
     """N signals reach one node: its K columns answer, softmax, loss, and each line back.
 
-    Parameters
-    ----------
-    a, encoding : arrays (N, d)
-    edge : arrays (K, d, d), (K, d)
-        Weights and biases of the columns.
-    column, log_weight : arrays (N, C)
-        Which columns compete at each position, and what each weighs there (π).
-    true, true_log_weight : arrays (N,)
-        The column of the true target, and its own π.
-    share : array (N,), optional
-        Part of each position in the mean loss; without it no gradients are made.
-    rounded : function
-        What is done to the probabilities (N, K) before gradients are made of them (eq. 11b).
+    ``a`` and ``encoding`` are (N, d), ``edge`` the columns' weights (K, d, d) and biases (K, d). At
+    each position C of the columns compete: which, and what each weighs there (π), say ``column`` and
+    ``log_weight`` (N, C). ``true`` and ``true_log_weight`` (N,) are the column of the true target,
+    and its own π; ``share`` (N,) its part in the mean loss, without which no gradients are made.
+    ``rounded`` changes the probabilities (N, K) that they are made of (eq. 11b).
+
+    Returns −log p of the true targets (N,), p (N, C), and gradients in a and in the edges.
     """
     (weight, bias), row = edge, np.arange(len(a))
     h = a @ weight + bias[:, None, :] + encoding  # (N, d) @ (K, d, d) -> (K, N, d), eq. 4
@@ -164,16 +140,16 @@ def at_source(
     nll = log_z - e[row, true] - true_log_weight  # eq. 8, 10
     p = np.exp(logits - log_z[:, None])  # eq. 8
     if share is None:
-        return Answers(nll, p, a[:0], (weight[:0], bias[:0]))
+        return nll, p, a[:0], (weight[:0], bias[:0])
 
     de = np.zeros_like(e)
     np.add.at(de, (row[:, None], column), p.astype(e.dtype))
-    de = rounded(de)
+    de = de if rounded is None else rounded(de)
     de[row, true] -= 1
     de *= share[:, None]  # eq. 11
     dh = energy_backward(de.T, y, e.T) * gelu_derivative(h)  # (K, N, d), eq. 11-12
     da = np.einsum("kno,kio->ni", dh, weight, optimize=True)
-    return Answers(nll, p, da, (a.T @ dh, dh.sum(axis=1)))  # eq. 13
+    return nll, p, da, (a.T @ dh, dh.sum(axis=1))  # eq. 13
 
 
 def compete(
@@ -190,24 +166,15 @@ def compete(
 
     One group of positions for each source node, independent of every other (`at_source`).
 
-    Parameters
-    ----------
-    tokens : integer array (B, n + 1)
-    path : Path
-        Of it, what arrives at each source (B, n, d), and the position of the first edge.
-    share : float64 array (B, n), optional
-        Part of each position in the mean loss; without it losses only, no gradients.
-    candidates : integer array (B, n, C), optional
-        Targets in the softmax, the true one first; without it, all V (eq. 8-9).
-    log_prior : PriorRows, optional
-        π of every target at every position (kinds of edges without a class only); without it,
-        that of the graph, which depends on the source alone.
-    rounding : Rounding, optional
-        Round small probabilities before gradients are made of them (eq. 11b).
+    ``tokens`` are (B, n + 1); of the path it takes what arrives at each source (B, n, d).
+    ``share`` (B, n), float64, is the part of each position in the mean loss; without it losses
+    only, no gradients. ``candidates`` (B, n, C) are the targets in the softmax, the true one first;
+    without them, all V (eq. 8-9). ``log_prior`` holds π of every target at every position; without
+    it π is that of the graph, by source. ``rounding`` is of small probabilities (eq. 11b).
     """
     graph, edges, parameters = model.graph, model.config.edge_kind, model.parameters
     a, truth = path.incoming.reshape(-1, path.incoming.shape[-1]), tokens[:, 1:].reshape(-1)
-    encoding = _encodings(model, path.first, path.incoming)
+    encoding = _encodings(model, path.schedule.first, path.incoming)
     shares = None if share is None else share.reshape(-1).astype(a.dtype)
     nll, d_incoming = np.empty(len(a), a.dtype), np.empty_like(a if share is not None else a[:0])
     gradients = {} if share is None else {k: np.zeros_like(x) for k, x in parameters.items()}
@@ -222,19 +189,18 @@ def compete(
         true, true_log_weight = truth[rows], graph.log_prior(u, truth[rows])
         if log_prior is not None:
             log_weight, true_log_weight = log_prior.of(rows, chosen, true)
-        found = at_source(
+        nll[rows], p, da, d_edge = at_source(
             *(a[rows], edge, encoding[rows], column, log_weight),
             *(edges.column(graph, u, true), true_log_weight),
             share=None if shares is None else shares[rows],
-            rounded=_as_it_is if rounding is None else partial(rounding.rounded, rows=rows),
+            rounded=None if rounding is None else partial(rounding.rounded, rows=rows),
         )
-        nll[rows] = found.nll
         if shares is None:
             continue
-        d_incoming[rows] = found.da
-        edges.add_gradient(gradients, graph, np.full_like(targets, u), targets, found.d_edge)
+        d_incoming[rows] = da
+        edges.add_gradient(gradients, graph, np.full_like(targets, u), targets, d_edge)
         if log_prior is not None:
-            d_trust = log_prior.trust_gradient(rows, chosen, true, found.p, shares[rows])
+            d_trust = log_prior.trust_gradient(rows, chosen, true, p, shares[rows])
             np.add.at(gradients["context_trust"], *d_trust)  # eq. 11c
     shape = path.incoming.shape
     return Competition(nll.reshape(shape[:2]), d_incoming.reshape(-1, *shape[1:]), gradients)
@@ -264,11 +230,7 @@ def _by_source(nodes: Array) -> Iterable[tuple[int, Array]]:
 
 
 def _encodings(model: BriLLM, first: int, incoming: Array) -> Array:
-    """P of every flat position, (B n, d)."""
+    """P at every flat position of what arrives (B, n, d), from edge ``first`` on: (B n, d)."""
     c, (_, n, d) = model.config, incoming.shape
     encoding = position_encoding(c.positions, first + c.first_position, n, d)
     return np.broadcast_to(encoding.astype(incoming.dtype), incoming.shape).reshape(-1, d)
-
-
-def _as_it_is(p: Array) -> Array:
-    return p

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
 from minibrillm import machine
-from minibrillm.checks import UserError, as_documents, remedy
+from minibrillm.checks import Diverged, Ids, as_documents, check_goes_on, check_training, remedy
 from minibrillm.config import TrainConfig
 from minibrillm.model import BriLLM
 from minibrillm.optim import AdamW, learning_rate
@@ -19,57 +19,31 @@ from minibrillm.storage import History, Record
 from minibrillm.text import Batch, Windows
 from minibrillm.variance import Extras
 
-Array = np.ndarray
-
-
-class Diverged(UserError):
-    """A loss or a gradient that is not finite any more."""
-
 
 class Trainer:
     """Trains a model, and keeps what did best.
 
     ``model`` is changed in place: it gets the moving average of the weights at the step that did
     best on the held-out text, so that longer training never leaves a worse model. `averaged` holds
-    the average as it is now, `learner` the weights themselves.
-
-    Parameters
-    ----------
-    model : BriLLM
-        Its weights are the starting point.
-    train_ids, heldout_ids : integer arrays (N,), or sequences of them
-        Streams of tokens, or documents, whose ends no window crosses (`minibrillm.text.Windows`).
-        A training text shorter than a sequence, or nothing held out, is a `UserError`.
-    config : TrainConfig
+    the average as it is now, `learner` the weights themselves. Both texts are a stream of token ids
+    (N,), or documents, whose ends no window crosses (`minibrillm.text.Windows`); a training text
+    shorter than a sequence, or nothing held out, is a `UserError`.
     """
 
     count_evaluations = True  # whether they use up the minutes, as they do for a user
 
     def __init__(
-        self,
-        model: BriLLM,
-        train_ids: Array | Sequence[Array],
-        heldout_ids: Array | Sequence[Array],
-        config: TrainConfig,
+        self, model: BriLLM, train_ids: Ids, heldout_ids: Ids, config: TrainConfig
     ) -> None:
         self.train_ids, self.heldout_ids = as_documents(train_ids), as_documents(heldout_ids)
         self.windows = Windows(self.train_ids, config.sequence_length)
-        longest, limit = max(map(len, self.heldout_ids)), model.max_positions
-        if longest < 2:
-            raise UserError(f"the held-out text has {longest} tokens; it takes at least 2")
-        if limit is not None and config.sequence_length > limit:
-            raise UserError(
-                f"sequence_length is {config.sequence_length}, but the model knows only "
-                f"{limit} positions (max_positions)"
-            )
+        check_training(self.heldout_ids, config.sequence_length, model.max_positions)
         self.model, self.config = model, config
         self.rng = np.random.default_rng([config.seed, 1])
         self.step, self.seconds, self.history = 0, 0.0, History()
         self.kept_step: int | None = None
         self.kept_loss = math.inf
         self._prepare()
-
-    # --------------------------------------------------------------------------------- a step
 
     def _prepare(self) -> None:
         model = self.model
@@ -104,10 +78,9 @@ class Trainer:
         tokens, _ = self.windows.draw(self.config.batch_size, rng)
         self.learner.loss_and_gradients(tokens, **self.extras.draw(tokens, 0, rng))
         self.model.nll(tokens)
-        arrays = np.zeros((5, 1), next(iter(self.model.parameters.values())).dtype)
-        self.learner.operations.adamw(*arrays, 1.0, 1, 0.0, 0.0, 0.5, 0.5, 1e-8, 0.5)
-
-    # -------------------------------------------------------------------------------- the loop
+        p, g, *moments = np.zeros((5, 1), next(iter(self.model.parameters.values())).dtype)
+        rates = 1.0, 1, 0.0, 0.0, 0.5, 0.5, 1e-8, 0.5
+        self.learner.operations.adamw(p, g, tuple(moments), rates)
 
     @property
     def progress(self) -> float:
@@ -138,14 +111,9 @@ class Trainer:
     ) -> History:
         """Train to the end of the run and return the history; ``on_step`` is told every record.
 
-        After Ctrl-C it raises `Interrupted` once the current step is complete, and goes on from
-        there when it is called again; a run that is over is a `UserError`.
+        Ctrl-C raises `Interrupted` after a whole step, from which the next call goes on.
         """
-        if self.progress >= 1:
-            raise UserError(
-                f"this training is over after {self.step} steps; to go on, make a new Trainer with "
-                "the same model, which keeps what it has learned"
-            )
+        check_goes_on(self.progress, self.step)
         self.warm_up()
         every, began = self.config.evaluate_every, time.perf_counter() - self.seconds
         bar = machine.progress_bar(self.config, self.step, self.seconds, progress_bar)

@@ -13,7 +13,7 @@ from small_trainings import begin, loose, tiny, train
 from minibrillm.bench import small_text
 from minibrillm.config import TrainConfig
 from minibrillm.model import BriLLM
-from minibrillm.runs import Run, kept_steps, load_model
+from minibrillm.runs import Run, kept_steps, load
 from minibrillm.scoring import window_loss
 from minibrillm.training import Trainer
 
@@ -49,7 +49,7 @@ def test_the_best_step_is_kept(tmp_path: Path, losses: list[float], best: int) -
     train(run)
     assert trainer.kept == (best, 6)
     np.testing.assert_array_equal(trainer.model.parameters["axon_weight"], seen[best])
-    saved = load_model(tmp_path, "numpy").parameters["axon_weight"]
+    saved = load(tmp_path, "numpy").parameters["axon_weight"]
     np.testing.assert_array_equal(saved, seen[best])
     assert kept_steps(tmp_path) == (best, 6)
 

@@ -13,7 +13,7 @@ from small_trainings import TEXT
 
 from minibrillm.functional import saturate, saturate_backward, signal_bound
 from minibrillm.model import BriLLM
-from minibrillm.runs import load_model
+from minibrillm.runs import load
 from minibrillm.storage import save_checkpoint
 
 BACKENDS = pytest.mark.parametrize("backend", ["numpy", "numba"])
@@ -75,4 +75,4 @@ def test_a_checkpoint_from_before_the_bound_has_none(tmp_path: Path) -> None:
     older = re.sub(r',\s*"signal_bound": 0.0', "", written)
     assert older != written
     about.write_text(older, encoding="utf-8")
-    assert load_model(tmp_path).config.signal_bound == 0
+    assert load(tmp_path).config.signal_bound == 0

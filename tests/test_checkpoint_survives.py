@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from minibrillm.runs import load_model, load_training
+from minibrillm.runs import load, load_training
 from minibrillm.storage import latest_checkpoint
 
 # a killed process
@@ -67,7 +67,7 @@ def test_a_killed_process_leaves_a_whole_checkpoint(tmp_path: Path) -> None:
                 assert reached[run] == 0
                 continue
             found += 1
-            state, model = load_training(run), load_model(run, backend="numpy")
+            state, model = load_training(run), load(run, backend="numpy")
             assert state.step >= reached[run]
             assert last.name == f"step-{state.step:08d}"
             assert state.settings == {"twice": 2 * state.step}
@@ -86,7 +86,7 @@ from pathlib import Path
 import numpy as np
 from minibrillm.checks import UserError
 from minibrillm.model import BriLLM
-from minibrillm.runs import load_model, load_training
+from minibrillm.runs import load, load_training
 from minibrillm.storage import TrainingState, save_arrays, save_checkpoint
 
 def limit(size):
@@ -117,7 +117,7 @@ said = {}
 sizes = {p.name: p.stat().st_size for p in (run / "checkpoints" / "step-00000001").iterdir()}
 for name, size in sizes.items():
     said[name] = attempt(size - 1, lambda: save(2))
-    kept = load_model(run, "numpy")
+    kept = load(run, "numpy")
     assert all((array == 1).all() for array in kept.parameters.values())
     assert load_training(run).step == 1
     left = [p.name for p in (run / "checkpoints").iterdir()]

@@ -28,7 +28,7 @@ from small_trainings import (
 
 from minibrillm.checks import UserError
 from minibrillm.machine import Interrupted
-from minibrillm.runs import Run, load_model, load_training
+from minibrillm.runs import Run, load, load_training
 from minibrillm.storage import Record, read_history
 
 COLUMNS = ["step", "seconds", "tokens", "learning_rate", "train_loss", "gradient_norm"]
@@ -166,7 +166,7 @@ def test_ctrl_c_finishes_the_step_and_saves(tmp_path: Path) -> None:
     assert signal.getsignal(signal.SIGINT) is handler
     assert run.trainer.step == load_training(tmp_path).step == 3
     assert [r.step for r in read_history(tmp_path)] == [1, 2, 3]
-    saved = load_model(tmp_path, "numpy")
+    saved = load(tmp_path, "numpy")
     for name, array in run.model.parameters.items():
         assert np.array_equal(saved.parameters[name], array)
     assert len(train(Run.resume(tmp_path, "numpy"))) == 8
@@ -211,7 +211,7 @@ def test_nan_stops_training_and_names_the_way_back(tmp_path: Path) -> None:
     for part in ("the loss became nan at step 4", "step-00000002", "smaller learning_rate"):
         assert part in str(caught.value)
     assert load_training(tmp_path).step == 2
-    load_model(tmp_path, "numpy")  # refuses NaN
+    load(tmp_path, "numpy")  # refuses NaN
     assert len(train(Run.resume(tmp_path, "numpy", learning_rate=0.001))) == 8
 
 

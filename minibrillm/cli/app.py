@@ -467,14 +467,14 @@ def evaluate(
 ) -> None:
     """Score a model on text it has not seen, beside n-grams on the same tokens."""
     from minibrillm.judging import evaluate as score
-    from minibrillm.runs import has_training, kept_steps, load_model
+    from minibrillm.runs import has_training, kept_steps, load
     from minibrillm.text import locate, read_corpus
     from minibrillm.training import load_text
 
     imported = not has_training(run)
     if imported and text is None:
         raise UserError(f"{run} was not trained here, it holds no text held out; give a TEXT")
-    model = load_model(run, backend)
+    model = load(run, backend)
     kept = {} if imported else load_text(run)
     if text is not None:
         content = read_corpus(locate(text), field).documents
@@ -501,13 +501,13 @@ def generate(
     backend: Backend = "numba",
 ) -> None:
     """Continue a prompt, in Chinese or in English."""
-    from minibrillm.runs import load_model
+    from minibrillm.runs import load
 
     if tokens < 1:
         raise UserError(f"--tokens is {tokens}; expected at least 1")
     if seed is not None and seed < 0:
         raise UserError(f"--seed is {seed}; expected at least 0")
-    model = load_model(run, backend)
+    model = load(run, backend)
     stop = None if stop is None else stop.replace("\\n", "\n")
     _stream(
         model,
@@ -608,10 +608,10 @@ def export_released(
 ) -> None:
     """Write a run for the released code: a checkpoint, and the files that go with it."""
     from minibrillm.released import write_released
-    from minibrillm.runs import load_model
+    from minibrillm.runs import load
     from minibrillm.text import BPETokenizer
 
-    source = load_model(run, "numpy")
+    source = load(run, "numpy")
     write_released(
         source, model, vocabulary=vocab, frequencies=frequencies, edges=edges, tokenizer=tokenizer
     )

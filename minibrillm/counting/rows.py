@@ -101,6 +101,16 @@ def _rows(grams: Array) -> Array:
     return grams.reshape(-1, grams.shape[-1])
 
 
+def recent_tokens(order: int, before: Array | None, tokens: Array) -> Array | None:
+    """The last n - 1 tokens of streams, which an n-gram prior of order n asks for.
+
+    ``before`` (B, L) are the last ones so far (None: nobody asks), ``tokens`` (B, T) new ones.
+    """
+    if before is None:
+        return None
+    return np.concatenate([before, tokens], axis=1)[:, -(order - 1) :]
+
+
 def rows_after(
     model: BriLLM, tokens: Array, state: State | None = None, withheld: Withheld | None = None
 ) -> PriorRows | None:

@@ -1,8 +1,9 @@
 """A training kept in a folder: checkpoints, history, going on; and models read back."""
 
-from minibrillm.runs.loading import has_training, kept_steps, load_model, load_training
+from minibrillm.runs.loading import has_training, kept_steps, load, load_training
 from minibrillm.runs.memory import check_memory, training_memory
 from minibrillm.runs.run import Run
+from minibrillm.runs.saving import save
 from minibrillm.runs.texts import load_text, text_digest
 
 __all__ = [
@@ -10,9 +11,10 @@ __all__ = [
     "check_memory",
     "has_training",
     "kept_steps",
-    "load_model",
+    "load",
     "load_text",
     "load_training",
+    "save",
     "text_digest",
     "training_memory",
 ]
