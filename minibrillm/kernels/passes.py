@@ -34,10 +34,10 @@ from minibrillm.kernels.sort import BINS, Groups, deal, group_by
 from minibrillm.memory import Competition, Path, State, start_state
 
 if TYPE_CHECKING:
+    from minibrillm.checks import Network
     from minibrillm.config import ModelConfig
     from minibrillm.counting import PriorRows
     from minibrillm.graph import TokenGraph
-    from minibrillm.model import BriLLM
     from minibrillm.variance import Rounding
 
 Array = np.ndarray
@@ -69,7 +69,7 @@ def _encoding(config: ModelConfig, first: int, n: int, dtype: Any) -> Array:
 
 
 @one_at_a_time
-def path_forward(model: BriLLM, tokens: Array, state: State | None = None) -> Path:
+def path_forward(model: Network, tokens: Array, state: State | None = None) -> Path:
     """As `minibrillm.reference.path_forward`."""
     parameters, graph, config = model.parameters, model.graph, model.config
     (n_streams, n), d = tokens[:, 1:].shape, config.d_node
@@ -94,7 +94,7 @@ def path_forward(model: BriLLM, tokens: Array, state: State | None = None) -> Pa
 
 
 @one_at_a_time
-def path_backward(model: BriLLM, tokens: Array, path: Path, competition: Competition) -> Named:
+def path_backward(model: Network, tokens: Array, path: Path, competition: Competition) -> Named:
     """As `minibrillm.reference.path_backward`."""
     parameters, graph, config = model.parameters, model.graph, model.config
     (n_streams, n, d), dtype, memory = path.incoming.shape, path.incoming.dtype, config.memory_kind
@@ -209,7 +209,7 @@ def _case(
 
 @one_at_a_time
 def compete(
-    model: BriLLM,
+    model: Network,
     tokens: Array,
     path: Path,
     *,
@@ -348,7 +348,7 @@ def _compete_apart(
 
 
 @one_at_a_time
-def energies(model: BriLLM, nodes: Array, incoming: Array, first: int = 0) -> Array:
+def energies(model: Network, nodes: Array, incoming: Array, first: int = 0) -> Array:
     """As `minibrillm.reference.energies`."""
     parameters, graph, config = model.parameters, model.graph, model.config
     (n_streams, n, d), dtype = incoming.shape, incoming.dtype
