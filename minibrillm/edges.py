@@ -7,13 +7,10 @@ the textbook runs any.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-if TYPE_CHECKING:
-    from minibrillm.config import ModelConfig
-    from minibrillm.graph import TokenGraph
+from minibrillm.checks import Settings
+from minibrillm.graph import TokenGraph
 
 Array = np.ndarray
 Named = dict[str, Array]
@@ -35,7 +32,7 @@ class Edges:
         """Shape of each of its parameters, by name; E private edges."""
         raise NotImplementedError
 
-    def frozen(self, config: ModelConfig) -> dict[str, int]:
+    def frozen(self, config: Settings) -> dict[str, int]:
         """Rows that do not learn, by name of the parameter."""
         return {}
 
@@ -76,7 +73,7 @@ class Shared(Edges, name="shared"):
     def shapes(self, d: int, n_nodes: int, n_edges: int) -> Shapes:
         return {"edge_weight": (n_edges + 1, d, d), "edge_bias": (n_edges + 1, d)}
 
-    def frozen(self, config: ModelConfig) -> dict[str, int]:
+    def frozen(self, config: Settings) -> dict[str, int]:
         return {} if config.train_shared_edge else {"edge_weight": 0, "edge_bias": 0}
 
     def between(self, parameters: Named, graph: TokenGraph, u: Array, v: Array) -> Edge:

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from minibrillm.checks import Record, UserError, check_prompt, ranges, remedy
-
-if TYPE_CHECKING:
-    from minibrillm.model import BriLLM
+from minibrillm.checks import Network, Record, UserError, check_prompt, ranges, remedy
 
 Array = np.ndarray
 
@@ -47,7 +44,7 @@ def probabilities(logits: Array, sampling: Sampling) -> Array:
 
 
 def generate(
-    model: BriLLM,
+    model: Network,
     prompt: Array,
     n_tokens: int,
     sampling: Sampling,
@@ -82,7 +79,7 @@ def generate(
 
 
 def write(
-    model: BriLLM, prompt: str, n_tokens: int, seed: int | None, stop: str | None, **sampling: Any
+    model: Network, prompt: str, n_tokens: int, seed: int | None, stop: str | None, **sampling: Any
 ) -> Iterator[str]:
     """Text that follows a prompt, piece by piece; arguments as for `BriLLM.generate`."""
     how, tok = Sampling.from_json(sampling), model.tokenizer

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from minibrillm.checks import Ids, UserError, as_documents
+from minibrillm.checks import Ids, Settings, UserError, as_documents
 from minibrillm.counting import BigramPrior, KneserNey, PairIndex
 from minibrillm.functional import logsumexp
-
-if TYPE_CHECKING:
-    from minibrillm.config import ModelConfig
 
 Array = np.ndarray
 
@@ -35,7 +31,7 @@ class TokenGraph:
     ngrams: KneserNey | None = None  # what a prior of longer contexts counts beside it
 
     @classmethod
-    def for_config(cls, config: ModelConfig, ids: Ids, n_nodes: int) -> TokenGraph:
+    def for_config(cls, config: Settings, ids: Ids, n_nodes: int) -> TokenGraph:
         """The graph that a model of this config needs; ``ids`` as in `from_ids`."""
         order = config.prior_order if config.prior == "ngrams" else 0
         prior = config.prior != "none"

@@ -7,15 +7,12 @@ subclass: its name is then a value of `ModelConfig.memory`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from minibrillm.checks import Network, Settings
 from minibrillm.functional import gelu, position_encoding, sigmoid
-
-if TYPE_CHECKING:
-    from minibrillm.config import ModelConfig
-    from minibrillm.model import BriLLM
 
 Array = np.ndarray
 Named = dict[str, Array]
@@ -75,11 +72,11 @@ class Memory:
     def __init_subclass__(cls, *, name: str) -> None:
         MEMORIES[name] = cls()
 
-    def first_values(self, config: ModelConfig) -> Named:
+    def first_values(self, config: Settings) -> Named:
         """Its parameters by name, as they are before training."""
         return {}
 
-    def limit(self, config: ModelConfig) -> int | None:
+    def limit(self, config: Settings) -> int | None:
         """Edges a stream may cross; None: any number."""
         return None
 
@@ -129,10 +126,10 @@ class Position(Memory, name="position"):
     Both are divided by the exponential of the running maximum of α, so that no gain is above 1.
     """
 
-    def first_values(self, config: ModelConfig) -> Named:
+    def first_values(self, config: Settings) -> Named:
         return {"position_logits": np.zeros(config.max_positions)}  # α: a plain mean
 
-    def limit(self, config: ModelConfig) -> int | None:
+    def limit(self, config: Settings) -> int | None:
         return config.max_positions
 
     def rates(self, parameters: Named, n: int, state: State) -> Rates:
@@ -154,7 +151,7 @@ class Leaky(Memory, name="leaky"):
 
     remembers_start = True
 
-    def first_values(self, config: ModelConfig) -> Named:
+    def first_values(self, config: Settings) -> Named:
         return {"decay_logit": np.linspace(-2, 3, config.d_node)}  # ρ: from 0.5 to 21 steps
 
     def rates(self, parameters: Named, n: int, state: State) -> Rates:
@@ -165,7 +162,7 @@ class Leaky(Memory, name="leaky"):
         return {"decay_logit": d[0] * decay * (1 - decay)}  # eq. 18
 
 
-def start_state(model: BriLLM, nodes: Array) -> tuple[State, Array]:
+def start_state(model: Network, nodes: Array) -> tuple[State, Array]:
     """Memory of streams that begin at ``nodes`` (B,), and the pre-activation of r_0 (eq. 1-2)."""
     config, parameters = model.config, model.parameters
     d, dtype = config.d_node, next(iter(parameters.values())).dtype

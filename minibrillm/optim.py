@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from minibrillm.config import TrainConfig
-    from minibrillm.model import BriLLM
+from minibrillm.checks import Network
+from minibrillm.config import TrainConfig
 
 Array = np.ndarray
 Parameters = dict[str, Array]
@@ -63,7 +61,7 @@ class AdamW:
     t, so that it forgets the first weights early on.
     """
 
-    def __init__(self, model: BriLLM, config: TrainConfig) -> None:
+    def __init__(self, model: Network, config: TrainConfig) -> None:
         self.parameters, self.config, self.operations = model.parameters, config, model.operations
         self.decaying = model.config.edge_kind.decaying
         self.frozen = model.config.edge_kind.frozen(model.config)

@@ -15,10 +15,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from minibrillm.checks import Network
 from minibrillm.counting import PriorRows, prior_rows, recent_tokens
 from minibrillm.edges import Edge, Named
 from minibrillm.functional import (
@@ -34,17 +34,14 @@ from minibrillm.functional import (
 )
 from minibrillm.memory import Competition, Path, State, start_state
 from minibrillm.optim import adamw, sum_of_squares
-
-if TYPE_CHECKING:
-    from minibrillm.model import BriLLM
-    from minibrillm.variance import Rounding
+from minibrillm.variance import Rounding
 
 Array = np.ndarray
 __all__ = ["adamw", "compete", "energies", "path_backward", "path_forward", "prior_rows"]
 __all__ += ["sum_of_squares"]  # what a backend has
 
 
-def path_forward(model: BriLLM, tokens: Array, state: State | None = None) -> Path:
+def path_forward(model: Network, tokens: Array, state: State | None = None) -> Path:
     """Send the signal along the edges of the path x_0 → x_1 → … → x_n (eq. 1-7).
 
     ``tokens`` (B, n + 1) are integers; ``state`` is the memory of the streams at ``tokens[:, 0]``,
@@ -73,7 +70,7 @@ def path_forward(model: BriLLM, tokens: Array, state: State | None = None) -> Pa
     return Path(incoming, signal, pre_activation, start, schedule, final)
 
 
-def path_backward(model: BriLLM, tokens: Array, path: Path, competition: Competition) -> Named:
+def path_backward(model: Network, tokens: Array, path: Path, competition: Competition) -> Named:
     """Carry gradients back along the path, from the last edge to the first (eq. 14-19).
 
     Returns the gradient of the mean loss in every parameter: the arrays of
@@ -153,7 +150,7 @@ def at_source(
 
 
 def compete(
-    model: BriLLM,
+    model: Network,
     tokens: Array,
     path: Path,
     *,
@@ -206,7 +203,7 @@ def compete(
     return Competition(nll.reshape(shape[:2]), d_incoming.reshape(-1, *shape[1:]), gradients)
 
 
-def energies(model: BriLLM, nodes: Array, incoming: Array, first: int = 0) -> Array:
+def energies(model: Network, nodes: Array, incoming: Array, first: int = 0) -> Array:
     """Energy with which each of the V nodes answers what arrives at ``nodes`` (B, n) (eq. 5).
 
     (B, n, d) -> (B, n, V); ``first`` is the position of the first edge.
@@ -229,7 +226,7 @@ def _by_source(nodes: Array) -> Iterable[tuple[int, Array]]:
     return zip(labels, np.split(order, start[1:]), strict=True)
 
 
-def _encodings(model: BriLLM, first: int, incoming: Array) -> Array:
+def _encodings(model: Network, first: int, incoming: Array) -> Array:
     """P at every flat position of what arrives (B, n, d), from edge ``first`` on: (B n, d)."""
     c, (_, n, d) = model.config, incoming.shape
     encoding = position_encoding(c.positions, first + c.first_position, n, d)

@@ -1,6 +1,7 @@
 """What callers give: is it possible, and if not, what to do."""
 
 from minibrillm.checks import ranges
+from minibrillm.checks.above import Graph, Network, Reader, Settings, Standing
 from minibrillm.checks.arguments import (
     check_batch,
     check_candidates,
@@ -16,9 +17,14 @@ from minibrillm.checks.remedy import remedy
 
 __all__ = [
     "Diverged",
+    "Graph",
     "Ids",
+    "Network",
     "Range",
+    "Reader",
     "Record",
+    "Settings",
+    "Standing",
     "UserError",
     "as_documents",
     "as_ids",

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
+from minibrillm.checks.above import Standing
 from minibrillm.checks.errors import UserError
-
-if TYPE_CHECKING:
-    from minibrillm.memory import State
 
 Array = np.ndarray
 
@@ -38,7 +34,7 @@ def as_array(values: object, what: str) -> Array:
 
 
 def check_batch(
-    tokens: object, n_nodes: int, least: int, state: State | None, limit: int | None
+    tokens: object, n_nodes: int, least: int, state: Standing | None, limit: int | None
 ) -> Array:
     """Tokens of one stream (T,) or several (B, T) as an int64 array (B, T).
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
 
+from minibrillm.checks.above import Reader
 from minibrillm.checks.errors import UserError
-
-if TYPE_CHECKING:
-    from minibrillm.text import Tokenizer
 
 
 def check_prompt(
-    tokenizer: Tokenizer, prompt: str, n_tokens: int, stop: str | None
+    tokenizer: Reader, prompt: str, n_tokens: int, stop: str | None
 ) -> tuple[list[int], list[int]]:
     """Ids that end a text, and ids never drawn (the unknown one).
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from minibrillm.checks import Graph, Network, Standing
 from minibrillm.counting.kneser_ney import KneserNey
-
-if TYPE_CHECKING:
-    from minibrillm.graph import TokenGraph
-    from minibrillm.memory import State
-    from minibrillm.model import BriLLM
 
 Array = np.ndarray
 
@@ -55,7 +51,7 @@ class Withheld(NamedTuple):
 
 
 def prior_rows(
-    graph: TokenGraph, trust: Array, tokens: Array, n: int, withheld: Withheld | None = None
+    graph: Graph, trust: Array, tokens: Array, n: int, withheld: Withheld | None = None
 ) -> PriorRows:
     """π of an n-gram prior after each of the last n tokens of streams (eq. 9b).
 
@@ -74,7 +70,6 @@ def prior_rows(
     -------
     PriorRows: κ_l log p_KN(v | all tokens so far) + (1 - κ_l) log p_KN(v | the last one) and so on
     """
-    assert graph.ngrams is not None
     last = slice(tokens.shape[1] - n, tokens.shape[1])
     if withheld is None:
         far, length = graph.ngrams.log_rows(_rows(graph.ngrams.grams(tokens)[:, last, :-1]))
@@ -112,7 +107,7 @@ def recent_tokens(order: int, before: Array | None, tokens: Array) -> Array | No
 
 
 def rows_after(
-    model: BriLLM, tokens: Array, state: State | None = None, withheld: Withheld | None = None
+    model: Network, tokens: Array, state: Standing | None = None, withheld: Withheld | None = None
 ) -> PriorRows | None:
     """π of a model's n-gram prior after each token (B, T) of streams; None for any other prior.
 
@@ -127,7 +122,7 @@ def rows_after(
     return rows
 
 
-def log_prior_after(model: BriLLM, tokens: Array, state: State | None = None) -> Array:
+def log_prior_after(model: Network, tokens: Array, state: Standing | None = None) -> Array:
     """π of every node after each token of streams: () -> (V,), (T,) -> (T, V) …; float64."""
     tokens = np.asarray(tokens)
     wide = rows_after(model, np.atleast_2d(tokens), state)

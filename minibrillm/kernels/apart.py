@@ -43,6 +43,7 @@ from minibrillm.kernels.products import (
     add_product,
     add_row,
     add_row_dots,
+    copy,
 )
 from minibrillm.kernels.sort import BINS
 
@@ -60,7 +61,7 @@ class Apart(NamedTuple):
     start: Array  # (G + 1,) first position of each source
     group: Array  # (M,) number of each position's source
     own_start: Array  # (G + 1,) where the answers of each source's private edges begin
-    signals: Array  # (M, d)
+    signals: Array  # (M, d + 1), the last number 1
     common: Array  # (M, d) what all targets hear alike: at first the encoding
     own: (
         Array  # answers of private edges: (edges, positions, d) of each source, one after the other
@@ -88,7 +89,8 @@ class Room(NamedTuple):
 @inlined()
 def _hear_source(weight: Parts, bias: Parts, x: Apart, g: int) -> None:
     u, first, last = x.source[g], x.start[g], x.start[g + 1]
-    a, common, n, d = x.signals[first:last], x.common[first:last], last - first, x.signals.shape[1]
+    n, d, common = last - first, x.common.shape[1], x.common[first:last]
+    a = x.signals[first:last, :d]
     for r in range(n):
         add(common[r], bias.source[u])
     add_product(a, weight.source[u], common)
@@ -96,7 +98,7 @@ def _hear_source(weight: Parts, bias: Parts, x: Apart, g: int) -> None:
     own = x.own[x.own_start[g] : x.own_start[g + 1]].reshape(high - low, n, d)
     for e in range(high - low):
         for r in range(n):
-            own[e, r] = bias.private[low + e]
+            copy(own[e, r], bias.private[low + e])
         add_product(a, weight.private[low + e], own[e])
 
 
@@ -110,8 +112,8 @@ def hear_sources(weight: Parts, bias: Parts, x: Apart) -> None:
 @inlined()
 def _learn_source(weight: Parts, d_weight: Parts, d_bias: Parts, x: Apart, g: int) -> None:
     u, first, last = x.source[g], x.start[g], x.start[g + 1]
-    n, d, d_common = last - first, x.signals.shape[1], x.d_common[0, first:last]
-    a, da = x.signals[first:last], x.d_signals[first:last]
+    n, d, d_common = last - first, x.common.shape[1], x.d_common[0, first:last]
+    a, da = x.signals[first:last, :d], x.d_signals[first:last]
     da[:] = x.da[0, first:last]
     for b in range(1, BINS):
         add(da.reshape(-1), x.da[b, first:last].reshape(-1))
@@ -143,7 +145,7 @@ def learn_sources(weight: Parts, d_weight: Parts, d_bias: Parts, x: Apart) -> No
 def _exchange(x: Apart, r: int, low: int, high: int, h: Array, there: bool) -> None:
     """Add answers of private edges to those of their targets low … high - 1; or bring gradients
     back."""
-    g, d, t = x.group[r], x.signals.shape[1], high - low
+    g, d, t = x.group[r], x.common.shape[1], high - low
     u, n = x.source[g], x.start[g + 1] - x.start[g]
     mine = x.targets[x.indptr[u] : x.indptr[u + 1]]
     own = x.own if there else x.d_own
@@ -162,11 +164,11 @@ def _pre_activations(
     x: Apart, lanes: Array, low: int, high: int, first: int, last: int, h: Array
 ) -> None:
     """h (rows, d T) of the positions first … last - 1 and the targets low … high - 1 (eq. 4)."""
-    d = x.signals.shape[1]
+    d = x.common.shape[1]
     for r in range(last - first):
-        h[r] = lanes[d]
+        copy(h[r], lanes[d])
         add_common(h[r], x.common[first + r], high - low)
-    add_product(x.signals[first:last], lanes[:d], h)
+    add_product(x.signals[first:last, :d], lanes[:d], h)
     for r in range(last - first):
         _exchange(x, first + r, low, high, h[r], True)
 
@@ -180,7 +182,7 @@ def _load_lanes(weight: Parts, bias: Parts, low: int, high: int, lanes: Array) -
 
 @inlined()
 def _hear_targets(weight: Parts, bias: Parts, x: Apart, room: Room, chunk: int, b: int) -> None:
-    thread, (n_positions, v), d = numba.get_thread_id(), x.energy.shape, x.signals.shape[1]
+    thread, (n_positions, v), d = numba.get_thread_id(), x.energy.shape, x.common.shape[1]
     for low in range(b * chunk, v, BINS * chunk):
         high = min(low + chunk, v)
         size = d * (high - low)
@@ -207,7 +209,7 @@ def _learn_targets(
     weight: Parts, bias: Parts, d_weight: Parts, d_bias: Parts, x: Apart, room: Room, chunk: int,
     b: int,
 ) -> None:  # fmt: skip
-    thread, (n_positions, v), d = numba.get_thread_id(), x.energy.shape, x.signals.shape[1]
+    thread, (n_positions, v), d = numba.get_thread_id(), x.energy.shape, x.common.shape[1]
     x.da[b] = 0
     x.d_common[b] = 0
     for low in range(b * chunk, v, BINS * chunk):
@@ -225,11 +227,11 @@ def _learn_targets(
             _pre_activations(x, lanes, low, high, first, last, h)
             for r in range(last - first):
                 answer(h[r], y, energy)
-                scale_lanes(h[r], x.energy[first + r, low:high], d_lanes[d])
+                scale_lanes(h[r], x.energy[first + r, low:high])
                 add_sums(h[r], x.d_common[b, first + r], t)
                 _exchange(x, first + r, low, high, h[r], False)
             add_dots(h, lanes[:d], x.da[b, first:last])
-            add_product(x.signals[first:last].T, h, d_lanes[:d])
+            add_product(x.signals[first:last].T, h, d_lanes)
         add_from_lanes(d_lanes[:d], d_weight.target[low:high])
         add_from_lanes(d_lanes[d:], d_bias.target[low:high].reshape(t, 1, d))
 
@@ -251,14 +253,14 @@ def _learn_kept(
     weight: Parts, bias: Parts, d_weight: Parts, d_bias: Parts, x: Apart, room: Room, chunk: int,
     b: int,
 ) -> None:  # fmt: skip
-    (n_positions, v), d, thread = x.energy.shape, x.signals.shape[1], numba.get_thread_id()
+    (n_positions, v), d, thread = x.energy.shape, x.common.shape[1], numba.get_thread_id()
     h, y = room.h[thread, :d], room.y[thread, :d]
     x.da[b] = 0
     x.d_common[b] = 0
     for low in range(b * chunk, v, BINS * chunk):
         high = min(low + chunk, v)
         for r in range(n_positions):
-            a, g, scale = x.signals[r], x.group[r], x.energy[r, low:high]
+            a, g, scale = x.signals[r, :d], x.group[r], x.energy[r, low:high]
             u, n = x.source[g], x.start[g + 1] - x.start[g]
             mine = x.targets[x.indptr[u] : x.indptr[u + 1]]
             for t in range(high - low):
@@ -267,7 +269,7 @@ def _learn_kept(
                 target = low + t
                 e = np.searchsorted(mine, target)
                 at = x.own_start[g] + (e * n + r - x.start[g]) * d
-                h[:] = x.common[r]
+                copy(h, x.common[r])
                 add(h, bias.target[target])
                 add_row(a, weight.target[target], h, 0)
                 if e < mine.size and mine[e] == target:
@@ -276,7 +278,7 @@ def _learn_kept(
                 for o in range(d):
                     h[o] *= scale[t]
                 if e < mine.size and mine[e] == target:
-                    x.d_own[at : at + d] = h
+                    copy(x.d_own[at : at + d], h)
                 add(x.d_common[b, r], h)
                 add(d_bias.target[target], h)
                 add_row_dots(h, weight.target[target], x.da[b, r], 0)
@@ -303,7 +305,7 @@ def _judge_position(x: Apart, case: Case, weights: Weights, room: Room, r: int) 
     weigh_columns(weights, x.source[x.group[r]], 0, logs)
     weigh_position(case, r, logs)
     judge(case, r, x.energy[r], logs, scale)
-    x.energy[r] = scale
+    copy(x.energy[r], scale)
 
 
 @kernel(parallel=True)

@@ -10,7 +10,7 @@ from numba import prange
 from minibrillm.kernels.gelu import gelu
 from minibrillm.kernels.jit import inlined, kernel
 from minibrillm.kernels.path import Parts
-from minibrillm.kernels.products import add, add_row, dot
+from minibrillm.kernels.products import add, add_row, copy, dot
 
 Array = np.ndarray
 
@@ -36,16 +36,16 @@ def _energies_at(weight: Parts, bias: Parts, x: Everyone, r: int) -> None:
         add(common, bias.source[at])
         add_row(a, weight.source[at], common, 0)
     for v in range(energy.size if three_part else 1):  # or the one that all others share
-        h[v] = common
+        copy(h[v], common)
         add(h[v], bias.target[v])
         add_row(a, weight.target[v], h[v], 0)
     shared = h[0].copy()
     for v in range(0 if three_part else energy.size):
-        h[v] = shared
+        copy(h[v], shared)
     for e in range(mine.size):
         answer, private = h[mine[e]], x.indptr[u] + e
         if not three_part:
-            answer[:] = common
+            copy(answer, common)
         add(answer, bias.private[private])
         add_row(a, weight.private[private], answer, 0)
     gelu(h.reshape(-1))

@@ -92,8 +92,8 @@ def _log_single(x: Any) -> Any:
     m = np.int32((bits & _MANTISSA) | _EXPONENT_OF_ONE).view(np.float32)
     high = m > _SQRT_TWO
     e = np.float32(np.int32(bits >> np.int32(23)) - np.int32(127)) + (_ONE if high else _ZERO)
-    m = m * _HALF if high else m
-    s = (m - _ONE) / (m + _ONE)
+    half = m * (_HALF if high else _ONE)
+    s = (half - _ONE) / (half + _ONE)
     q = s * s
     series = q * (_THIRD + q * (_FIFTH + q * (_SEVENTH + q * _NINTH)))
     return e * _LN2 + _TWO * (s + s * series)

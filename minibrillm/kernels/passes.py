@@ -12,8 +12,7 @@ import numpy as np
 
 from minibrillm.counting import recent_tokens
 from minibrillm.functional import gelu_derivative, position_encoding
-from minibrillm.kernels import apart
-from minibrillm.kernels import compete as composed
+from minibrillm.kernels import apart, composed
 from minibrillm.kernels.everyone import Everyone, energies_at_all, energies_at_one
 from minibrillm.kernels.jit import cache_path, one_at_a_time
 from minibrillm.kernels.judge import Case, Weights
@@ -34,10 +33,10 @@ from minibrillm.kernels.sort import BINS, Groups, deal, group_by
 from minibrillm.memory import Competition, Path, State, start_state
 
 if TYPE_CHECKING:
+    from minibrillm.checks import Network
     from minibrillm.config import ModelConfig
     from minibrillm.counting import PriorRows
     from minibrillm.graph import TokenGraph
-    from minibrillm.model import BriLLM
     from minibrillm.variance import Rounding
 
 Array = np.ndarray
@@ -49,14 +48,20 @@ def cache_folder() -> str:
     return cache_path(one_stream_forward)
 
 
+_VECTOR = 64  # bytes
 _SCRATCH: dict[str, Array] = {}
 
 
 def scratch(name: str, shape: tuple[int, ...], dtype: Any) -> Array:
-    """Memory kept from call to call: fresh pages cost as much as the work done in them."""
+    """Memory kept from call to call: fresh pages cost as much as the work done in them.
+
+    It begins where a vector of 64 bytes does; across the border of two, loads take a fifth longer.
+    """
     size, held = math.prod(shape), _SCRATCH.get(name)
     if held is None or held.size < size or held.dtype != dtype:
-        held = _SCRATCH[name] = np.empty(size, dtype)
+        room = np.empty(size + _VECTOR // dtype.itemsize, dtype)
+        first = -room.ctypes.data % _VECTOR // dtype.itemsize
+        held = _SCRATCH[name] = room[first : first + size]
     return held[:size].reshape(shape)
 
 
@@ -69,7 +74,7 @@ def _encoding(config: ModelConfig, first: int, n: int, dtype: Any) -> Array:
 
 
 @one_at_a_time
-def path_forward(model: BriLLM, tokens: Array, state: State | None = None) -> Path:
+def path_forward(model: Network, tokens: Array, state: State | None = None) -> Path:
     """As `minibrillm.reference.path_forward`."""
     parameters, graph, config = model.parameters, model.graph, model.config
     (n_streams, n), d = tokens[:, 1:].shape, config.d_node
@@ -94,7 +99,7 @@ def path_forward(model: BriLLM, tokens: Array, state: State | None = None) -> Pa
 
 
 @one_at_a_time
-def path_backward(model: BriLLM, tokens: Array, path: Path, competition: Competition) -> Named:
+def path_backward(model: Network, tokens: Array, path: Path, competition: Competition) -> Named:
     """As `minibrillm.reference.path_backward`."""
     parameters, graph, config = model.parameters, model.graph, model.config
     (n_streams, n, d), dtype, memory = path.incoming.shape, path.incoming.dtype, config.memory_kind
@@ -209,7 +214,7 @@ def _case(
 
 @one_at_a_time
 def compete(
-    model: BriLLM,
+    model: Network,
     tokens: Array,
     path: Path,
     *,
@@ -236,7 +241,8 @@ def compete(
         encoding = _encoding(config, path.schedule.first, n, dtype)[order % n]
     gradients = {k: np.zeros(x.shape, dtype) for k, x in parameters.items()} if learns else {}
     d_signals = np.zeros((len(order) * learns, d), dtype)
-    a = path.incoming.reshape(-1, d)[order]
+    a = np.ones((len(order), d + 1), dtype)
+    a[:, :d] = path.incoming.reshape(-1, d)[order]
     edges, weights = parts_of_edges(parameters, config), column_weights(graph, config)
     d_edges = parts_of_edges(gradients, config) if learns else edges
     run = _compete_apart if is_apart else _compete_composed
@@ -266,7 +272,8 @@ def _compete_composed(
     d_signals: Array,
 ) -> None:
     """The competition with edges composed source by source (`minibrillm.kernels.compete`)."""
-    (weight, bias), d, dtype, threads = edges, a.shape[1], a.dtype, numba.get_num_threads()
+    (weight, bias), dtype, threads = edges, a.dtype, numba.get_num_threads()
+    d = d_signals.shape[1]
     n_targets, learns = len(weight.target), len(d_signals) > 0
     most = n_targets if len(weight.source) else int(graph.out_degree.max()) + 1
     room = composed.Room(
@@ -275,7 +282,7 @@ def _compete_composed(
             for name, size in composed.room_for(d, most)._asdict().items()
         )
     )
-    lanes = np.empty((d + 1, d, n_targets), dtype)
+    lanes = scratch("lanes", (d + 1, d, n_targets), dtype)
     lanes[:d], lanes[d] = np.moveaxis(weight.target, 0, -1), bias.target.T
     d_lanes = scratch("d_lanes", (BINS if learns else 0, d + 1, d * n_targets), dtype)
     d_lanes[:] = 0
@@ -304,7 +311,7 @@ def _compete_apart(
     d_signals: Array,
 ) -> None:
     """The competition with the parts of edges apart (`minibrillm.kernels.apart`)."""
-    d, dtype, v, threads = a.shape[1], a.dtype, graph.n_nodes, numba.get_num_threads()
+    d, dtype, v, threads = a.shape[1] - 1, a.dtype, graph.n_nodes, numba.get_num_threads()
     chunk = -(-v // (BINS * -(-v // (BINS * apart.CHUNK))))  # all bins have as many targets
     sizes = ((d + 1) * d * chunk, (d + 1) * d * chunk, ROWS * d * chunk, d * chunk)
     rooms = [scratch(f"apart {k}", (threads, s), dtype) for k, s in enumerate(sizes)]
@@ -348,7 +355,7 @@ def _compete_apart(
 
 
 @one_at_a_time
-def energies(model: BriLLM, nodes: Array, incoming: Array, first: int = 0) -> Array:
+def energies(model: Network, nodes: Array, incoming: Array, first: int = 0) -> Array:
     """As `minibrillm.reference.energies`."""
     parameters, graph, config = model.parameters, model.graph, model.config
     (n_streams, n, d), dtype = incoming.shape, incoming.dtype

@@ -17,7 +17,7 @@ from numba import prange
 from minibrillm.functional import signal_bound
 from minibrillm.kernels.gelu import normal
 from minibrillm.kernels.jit import inlined, kernel
-from minibrillm.kernels.products import add, add_product, add_row, add_row_dots, dot
+from minibrillm.kernels.products import add, add_product, add_row, add_row_dots, copy, dot
 from minibrillm.kernels.sort import BINS
 
 if TYPE_CHECKING:
@@ -94,16 +94,33 @@ class Forward(NamedTuple):
 
 
 @inlined()
+def _hear_edge(weight: Parts, part: Array, a: Array, h: Array) -> None:
+    """h (d,) += a (d,) W, with the sum of its parts for W (eq. 3-4)."""
+    u, v, e = part
+    if u < 0:  # one part alone
+        add_row(a, weight.target[v] if e < 0 else weight.private[e], h, 0)
+        return
+    for i in range(a.size):
+        x, source, target = a[i], weight.source[u, i], weight.target[v, i]
+        if e < 0:
+            for o in range(h.size):
+                h[o] += x * (source[o] + target[o])
+        else:
+            private = weight.private[e, i]
+            for o in range(h.size):
+                h[o] += x * (source[o] + target[o] + private[o])
+
+
+@inlined()
 def _stream_forward(weight: Parts, bias: Parts, steps: Steps, f: Forward, b: int) -> None:
     acc, one = f.acc[b], steps.gain.dtype.type(1)
     for i in range(len(steps.gain)):
-        a, h, s = f.incoming[b, i], f.pre_activation[b, i], f.signal[b, i]
-        h[:] = f.encoding[i]
+        a, h, s, part = f.incoming[b, i], f.pre_activation[b, i], f.signal[b, i], steps.part[b, i]
+        copy(h, f.encoding[i])
         for kind in range(3):
-            part = steps.part[b, i, kind]
-            if part >= 0:
-                add(h, bias[kind][part])
-                add_row(a, weight[kind][part], h, 0)  # eq. 4
+            if part[kind] >= 0:
+                add(h, bias[kind][part[kind]])
+        _hear_edge(weight, part, a, h)
         square = h.dtype.type(0)
         for o in range(h.size):
             cdf, _ = normal(h[o])
@@ -148,6 +165,25 @@ class Backward(NamedTuple):
 
 
 @inlined()
+def _send_back(weight: Parts, part: Array, dh: Array, da: Array) -> None:
+    """da (d,) += dh (d,) Wᵀ, likewise."""
+    u, v, e = part
+    if u < 0:
+        add_row_dots(dh, weight.target[v] if e < 0 else weight.private[e], da, 0)
+        return
+    for i in range(da.size):
+        total, source, target = da[i], weight.source[u, i], weight.target[v, i]
+        if e < 0:
+            for o in range(dh.size):
+                total += dh[o] * (source[o] + target[o])
+        else:
+            private = weight.private[e, i]
+            for o in range(dh.size):
+                total += dh[o] * (source[o] + target[o] + private[o])
+        da[i] = total
+
+
+@inlined()
 def _stream_backward(weight: Parts, steps: Steps, f: Backward, b: int) -> None:
     d_acc, d_keep, one = f.d_acc[b], f.d_keep[b], steps.gain.dtype.type(1)
     for i in range(len(steps.gain) - 1, -1, -1):
@@ -164,10 +200,7 @@ def _stream_backward(weight: Parts, steps: Steps, f: Backward, b: int) -> None:
         f.d_log_bound[b, i] = gain * along * q * q * square  # eq. 15
         for o in range(h.size):
             dh[o] *= gain * q * (d_acc[o] - along * s[o])  # eq. 14-15
-        for kind in range(3):
-            part = steps.part[b, i, kind]
-            if part >= 0:
-                add_row_dots(dh, weight[kind][part], da, 0)  # eq. 16
+        _send_back(weight, steps.part[b, i], dh, da)  # eq. 16
         if i > 0:
             for o in range(h.size):
                 d_acc[o] = keep[o] * d_acc[o] + da[o] / z[o]  # eq. 14
@@ -204,7 +237,8 @@ def _learn_parts(x: Crossed, d_weight: Array, d_bias: Array, b: int) -> None:
             n = min(x.start[g + 1] - first, _GATHERED)
             for r in range(n):
                 row = x.order[first + r]
-                a[r], dh[r] = x.a[row], x.dh[row]
+                copy(a[r], x.a[row])
+                copy(dh[r], x.dh[row])
                 add(d_bias[part], dh[r])
             add_product(a[:n].T, dh[:n], d_weight[part])  # eq. 16
 

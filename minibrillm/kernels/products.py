@@ -15,15 +15,22 @@ from minibrillm.kernels.jit import inlined
 
 Array = np.ndarray
 
-_PIECE = 1024  # columns of a piece
+_PIECE = 1024  # columns of a piece, about
+
+
+@inlined()
+def _piece(m: int) -> int:
+    """m columns in pieces of one length, a multiple of 16, so that none is short."""
+    pieces = max((m + _PIECE // 2) // _PIECE, 1)
+    return (m + 16 * pieces - 1) // (16 * pieces) * 16
 
 
 @inlined()
 def add_product(a: Array, w: Array, h: Array) -> None:
     """h (n, m) += a (n, k) w (k, m)"""
     (n, m), depth = h.shape, len(w)
-    for low in range(0, m, _PIECE):
-        high = min(low + _PIECE, m)
+    for low in range(0, m, _piece(m)):
+        high = min(low + _piece(m), m)
         for r in range(0, n - 2, 3):
             x, y, z = h[r, low:high], h[r + 1, low:high], h[r + 2, low:high]
             for k in range(0, depth - 3, 4):
@@ -50,8 +57,8 @@ def add_product(a: Array, w: Array, h: Array) -> None:
 def add_dots(h: Array, w: Array, a: Array) -> None:
     """a (n, k) += h (n, m) w (k, m)ᵀ"""
     (n, m), depth, zero = h.shape, len(w), h.dtype.type(0)
-    for low in range(0, m, _PIECE):
-        high = min(low + _PIECE, m)
+    for low in range(0, m, _piece(m)):
+        high = min(low + _piece(m), m)
         for r in range(0, n - 2, 3):
             x, y, z = h[r, low:high], h[r + 1, low:high], h[r + 2, low:high]
             for k in range(0, depth - 3, 4):
@@ -120,6 +127,13 @@ def add_multiple(x: Array, factor: Any, y: Array) -> None:
     """x += factor y, flat arrays."""
     for j in range(x.size):
         x[j] += factor * y[j]
+
+
+@inlined()
+def copy(x: Array, y: Array) -> None:
+    """x = y, flat arrays."""
+    for j in range(x.size):
+        x[j] = y[j]
 
 
 @inlined()

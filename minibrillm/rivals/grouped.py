@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import Any, TypeAlias
 
 from minibrillm.rivals.energy import nll_of
 from minibrillm.rivals.pytorch import F, Tensor, torch
 
-if TYPE_CHECKING:
-    from minibrillm.rivals.twin import Pair, Twin
+Twin: TypeAlias = Any  # of `minibrillm.rivals.twin`, which calls this file
+Pair = tuple[Tensor, Tensor]
 
 _PIECE = 1 << 21  # pre-activations of V answers that go through all operations while in cache
 

@@ -5,13 +5,12 @@ At every position the matrices of all candidates are gathered, and the whole pas
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any, TypeAlias
 
 from minibrillm.rivals.energy import nll_of
 from minibrillm.rivals.pytorch import Tensor, torch
 
-if TYPE_CHECKING:
-    from minibrillm.rivals.twin import Twin
+Twin: TypeAlias = Any  # of `minibrillm.rivals.twin`, which calls this file
 
 
 def per_step_loss(twin: Twin, u: Tensor, v: Tensor, candidates: Tensor | None) -> Tensor:

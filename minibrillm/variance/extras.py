@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from minibrillm.checks import Network, Settings
 from minibrillm.counting import KneserNey
 from minibrillm.variance.dropout import dropout_mask
 from minibrillm.variance.negatives import most_frequent_successors, with_negatives
 from minibrillm.variance.rounding import Rounding
-
-if TYPE_CHECKING:
-    from minibrillm.config import TrainConfig
-    from minibrillm.model import BriLLM
 
 Array = np.ndarray
 
@@ -30,7 +27,7 @@ class Extras:
         What an n-gram prior is made blind with (MODEL.md, "Leave one out").
     """
 
-    def __init__(self, model: BriLLM, config: TrainConfig, train_ids: Sequence[Array]) -> None:
+    def __init__(self, model: Network, config: Settings, train_ids: Sequence[Array]) -> None:
         self.config, graph = config, model.graph
         self.d, self.dtype = model.config.d_node, next(iter(model.parameters.values())).dtype
         self.successors = None

@@ -3,8 +3,8 @@
 This is how it goes where few nodes compete, or many positions stand at each. Sources do not depend
 on each other, so bins of them run in parallel.
 
-An *edge* here is a matrix of d + 1 rows: the weight, and last the bias. With a lane for each of the
-K targets that compete it is (d + 1, d K) (`minibrillm.kernels.lanes`).
+An *edge* here is a matrix of d + 1 rows: the weight, and last the bias; a *signal* has a last number
+1 that meets it. With a lane for each of the K targets that compete an edge is (d + 1, d K).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from minibrillm.kernels.jit import inlined, kernel
 from minibrillm.kernels.judge import Case, Weights, judge, weigh_columns, weigh_position
 from minibrillm.kernels.lanes import ROWS, add_common, answer, hear, scale_lanes
 from minibrillm.kernels.path import Parts
-from minibrillm.kernels.products import add, add_dots, add_product
+from minibrillm.kernels.products import add, add_dots, add_product, copy
 from minibrillm.kernels.sort import BINS
 
 Array = np.ndarray
@@ -33,7 +33,7 @@ class Work(NamedTuple):
     source: Array  # (G,)
     start: Array  # (G + 1,) first position of each source
     bin_start: Array  # (BINS + 1,) first source of each bin
-    signals: Array  # (M, d)
+    signals: Array  # (M, d + 1), the last number 1
     encoding: Array  # (M, d), or (0, d) where there is none
     d_signals: Array  # (M, d) found; or (0, d): losses only
 
@@ -77,13 +77,13 @@ def _compose_row(
         else:
             here[k - 1] = shared[o]
     for e in range(mine.size):
-        private = own[e]
+        private, lane = own[e], out[(mine[e] if len(source) > 0 else e) :: k]
         if len(source) > 0:
             for o in range(d):
-                out[o * k + mine[e]] += private[o]
+                lane[o] += private[o]
         else:
             for o in range(d):
-                out[o * k + e] = private[o]
+                lane[o] = private[o]
 
 
 @inlined()
@@ -99,11 +99,9 @@ def _decompose_row(d_source: Array, d_own: Array, mine: Array, d_its: Array, d_r
         for o in range(d):
             d_its[o] += d_row[o * k + k - 1]
     for e in range(mine.size):
-        private, lane = d_own[e], mine[e]
-        if len(d_source) == 0:
-            lane = e
+        private, lane = d_own[e], d_row[(mine[e] if len(d_source) > 0 else e) :: k]
         for o in range(d):
-            private[o] = d_row[o * k + lane]
+            private[o] = lane[o]
 
 
 @inlined()
@@ -116,10 +114,10 @@ def _compete_block(
     a, h = work.signals[first:last], h[:n]
     energy, logs, scale = columns[0], columns[1], columns[2]
     for r in range(n):
-        h[r] = edge[d]
+        copy(h[r], edge[d])
         if len(work.encoding) > 0:
             add_common(h[r], work.encoding[first + r], k)
-    add_product(a, edge[:d], h)
+    add_product(a[:, :d], edge[:d], h)
     for r in range(n):
         if learns:
             answer(h[r], y, energy)
@@ -128,10 +126,10 @@ def _compete_block(
         weigh_position(case, first + r, logs)
         judge(case, first + r, energy, logs, scale)
         if learns:
-            scale_lanes(h[r], scale, d_edge[d])
+            scale_lanes(h[r], scale)
     if learns:
         add_dots(h, edge[:d], work.d_signals[first:last])
-        add_product(a.T, h, d_edge[:d])
+        add_product(a.T, h, d_edge)
 
 
 @inlined()
@@ -140,7 +138,7 @@ def _compete_at(
     work: Work, case: Case, weights: Weights, room: Room, g: int,
 ) -> None:  # fmt: skip
     """All positions of source number g."""
-    thread, u, d = numba.get_thread_id(), work.source[g], work.signals.shape[1]
+    thread, u, d = numba.get_thread_id(), work.source[g], work.d_signals.shape[1]
     low, high, learns = work.indptr[u], work.indptr[u + 1], len(work.d_signals) > 0
     mine = work.targets[low:high]
     k = mine.size + 1 if len(weight.source) == 0 else lanes.shape[1] // d
