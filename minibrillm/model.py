@@ -327,12 +327,12 @@ class BriLLM:
         how, rng, tok = Sampling.from_json(sampling), np.random.default_rng(seed), self.tokenizer
         banned = () if tok.unknown_id is None else (tok.unknown_id,)
         stop_ids = () if stop is None else check_stop(tok.encode(stop), tok.unknown_id, stop)
+        ids, drawn = tok.encode(prompt), []
         if missing := tok.unknown(prompt):
             warnings.warn(
                 f"the vocabulary lacks {' '.join(map(repr, missing))}: read as unknown",
                 stacklevel=2,
             )
-        ids, drawn = tok.encode(prompt), []
         if ids.size == 0:  # begin at a node drawn from the unigram
             weights = self.graph.node_counts.astype(np.float64)
             if weights.sum() > weights[[*stop_ids, *banned]].sum():
