@@ -1,6 +1,20 @@
-"""minibrillm: BriLLM, the signal-flow language model, as a textbook that runs."""
+"""minibrillm: BriLLM, the signal-flow language model, as a textbook that runs.
+
+An evening, in reading order: `functional` (small functions beside their derivatives), `graph`,
+`edges` and `memory` (one class for each kind), `config`, `optim`, `reference` (the textbook: all
+forward and backward), `generation`, `model`, `training`; have MODEL.md beside them. Every folder is
+a room, whose name says what for. Who wants it fast goes on with `kernels.path`.
+"""
 
 import os
+from typing import TYPE_CHECKING
+
+from minibrillm.face import __all__ as __all__
+from minibrillm.face import __dir__ as __dir__
+from minibrillm.face import __getattr__ as __getattr__
+
+if TYPE_CHECKING:
+    from minibrillm.face import *  # noqa: F403
 
 # Waiting OpenMP threads sleep instead of spinning: on a busy machine a parallel kernel costs
 # microseconds instead of milliseconds. It must be set before Numba starts its threads.

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from minibrillm.checks import Record, UserError, ranges
+from minibrillm.checks import Record, UserError, check_prior, ranges
 from minibrillm.edges import EDGES, Edges, Shapes
 from minibrillm.memory import MEMORIES, Memory
 from minibrillm.presets.named import model_settings, training_settings
@@ -37,21 +37,11 @@ class ModelConfig(Record):
     signal_bound: float = 8.0  # what c starts from, the length no signal reaches; 0: no bound
 
     _ranges = ranges.MODEL
-    _choices = {  # noqa: RUF012
-        "memory": MEMORIES,
-        "start": ("ones", "node"),
-        "edges": EDGES,
-        "positions": ("none", "sinusoidal", "released"),
-        "prior": ("none", "hebbian", "ngrams"),
-    }
+    _choices = ranges.WORDS | {"memory": MEMORIES, "edges": EDGES}
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.prior == "ngrams" and self.edge_kind.has_class:
-            raise UserError(
-                f"the prior 'ngrams' tells unseen targets apart, {self.edges} edges make one class "
-                "of them; take edges='three_part', or prior='hebbian'"
-            )
+        check_prior(self)
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> ModelConfig:

@@ -1,8 +1,8 @@
 """What an edge is: one class for each kind (MODEL.md, eq. 3, "What an edge is").
 
-A kind says which parameters edges are made of, what the edge u→v is, and how the gradient of an
-edge reaches its parts. To add one, write a subclass: its name is then a value of
-`ModelConfig.edges`. The kernels run the two kinds below, the textbook any.
+A kind says what the edge u→v is made of, and how its gradient reaches the parts. To add one, write
+a subclass: its name is then a value of `ModelConfig.edges`. The kernels know the two kinds below,
+the textbook runs any.
 """
 
 from __future__ import annotations

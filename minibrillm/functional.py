@@ -30,10 +30,7 @@ def energy(y: Array) -> Array:
 
 
 def energy_backward(d_energy: Array, y: Array, y_energy: Array) -> Array:
-    """Gradient of `energy`: d_energy y / ‖y‖, and 0 where the energy is 0 (eq. 11).
-
-    (...), (..., d), (...) -> (..., d)
-    """
+    """Gradient of `energy`, d_energy y / ‖y‖, 0 where the energy is 0: (..., d) (eq. 11)."""
     scale = np.divide(d_energy, y_energy, out=np.zeros_like(y_energy), where=y_energy > 0)
     return scale[..., None] * y
 
@@ -44,10 +41,9 @@ def signal_bound(parameters: Mapping[str, Array]) -> float:
 
 
 def saturate(y: Array, bound: float) -> Array:
-    """The signal that an answer sends on, q y with q = 1 / √(1 + ‖y‖² / c²) (eq. 6).
+    """The signal that an answer (..., d) sends on: q y with q = 1 / √(1 + ‖y‖² / c²) (eq. 6).
 
-    A small answer goes on as it is, a loud one is turned down: ‖q y‖ < c. With c = 0 there is no
-    bound, q = 1. (..., d) -> (..., d)
+    A small answer goes on as it is, a loud one is turned down: ‖q y‖ < c.
     """
     return y if bound == 0 else y / np.hypot(1, energy(y / bound))[..., None]
 
@@ -77,17 +73,10 @@ def sigmoid(x: Array) -> Array:
 
 
 def position_encoding(kind: str, first: int, n: int, d_node: int) -> Array:
-    """Position encodings P_first … P_{first+n-1} (MODEL.md, "Positions").
+    """Position encodings P_first … P_{first+n-1}, float64 (n, d) (MODEL.md, "Positions").
 
-    Parameters
-    ----------
-    kind : "none", "sinusoidal" or "released"
-        ``released`` has exponent +2k/d where the standard one has -2k/d: a slip in the released
-        code which its trained weights depend on.
-
-    Returns
-    -------
-    float64 array (n, d): sine in even columns, cosine in odd ones; zeros for ``none``
+    Sine in even columns, cosine in odd ones. The kind "released" has exponent +2k/d where the
+    standard one has -2k/d: a slip in the released code which its trained weights depend on.
     """
     encoding = np.zeros((n, d_node))
     if kind == "none":

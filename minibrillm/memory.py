@@ -15,24 +15,25 @@ from minibrillm.functional import gelu, position_encoding, sigmoid
 
 if TYPE_CHECKING:
     from minibrillm.config import ModelConfig
+    from minibrillm.model import BriLLM
 
 Array = np.ndarray
 Named = dict[str, Array]
 Rates = tuple[Array, Array, float]
+Sums = tuple[Array, Array, Array]
 
 
 class State(NamedTuple):
     """The memory of B streams, each at a node, before its next edge: O(d) however long the past.
 
-    ``accumulator`` and ``normaliser`` are divided by exp(``log_scale``), so that neither can
-    overflow; ``incoming`` is their quotient, the a_i that the next edge receives.
+    acc_i and z_i are divided by exp(``log_scale``), so that neither can overflow.
     """
 
     node: Array  # (B,) the node each stream stands at
-    incoming: Array  # (B, d) a_i
+    incoming: Array  # (B, d) a_i = acc_i / z_i, which the next edge receives
     accumulator: Array  # (B, d) acc_i
     normaliser: Array  # (d,) z_i
-    log_scale: float  # running maximum of α (memory "position")
+    log_scale: float  # running maximum of α (memory "position"); -inf where nothing is remembered
     position: int  # i, the number of edges crossed
     recent: Array | None = None  # (B, ≤ prior_order - 1) the last tokens, if the prior needs them
 
@@ -44,17 +45,17 @@ class Schedule(NamedTuple):
     gain: Array  # (n,) g_j
     normaliser: Array  # (n + 1, d) z_i … z_{i+n}
     log_scale: float  # after the last edge
+    first: int  # position of the first edge; 0 unless a state was carried on
 
 
 class Path(NamedTuple):
-    """What was carried along a path, for the competition and the way back: B sequences, n edges."""
+    """What `path_forward` leaves for the competition and the way back: B sequences, n edges."""
 
     incoming: Array  # (B, n, d) a_i, what arrives at each source
     signal: Array  # (B, n, d) s_i, what leaves each edge of the path
     pre_activation: Array  # (B, n, d) h_i of those edges
     start: Array  # (B, d) pre-activation of r_0
     schedule: Schedule
-    first: int  # position of the first edge; 0 unless a state was carried on
     final: State  # at the last token
 
 
@@ -82,33 +83,25 @@ class Memory:
         """Edges a stream may cross; None: any number."""
         return None
 
-    def rates(self, parameters: Named, n: int, first: int, log_scale: float) -> Rates:
+    def rates(self, parameters: Named, n: int, state: State) -> Rates:
         """keep, (n, d) or what broadcasts to it; gain (n,); the scale after n edges (eq. 7)."""
-        return np.zeros(1), np.ones(n), log_scale
+        return np.zeros(1), np.ones(n), state.log_scale
 
-    def rates_backward(self, parameters: Named, schedule: Schedule, first: int, d: Rates) -> Named:
+    def rates_backward(self, parameters: Named, schedule: Schedule, d: Rates) -> Named:
         """Gradients of its parameters; ``d`` holds those of λ (d,) and of gain (n,) (eq. 18-19)."""
         return {}
 
-    def schedule(
-        self, parameters: Named, n: int, first: int, normaliser: Array, log_scale: float
-    ) -> Schedule:
-        """Unroll the recurrence over n edges from position ``first`` on (eq. 7).
-
-        ``normaliser`` (d,) is z there, in the precision of all; ``log_scale`` the logarithm of what
-        accumulator and normaliser were divided by, -inf when both are 0.
-        """
-        keep, gain, log_scale = self.rates(parameters, n, first, log_scale)
-        z = np.empty((n + 1, len(normaliser)), normaliser.dtype)
+    def schedule(self, parameters: Named, n: int, state: State) -> Schedule:
+        """Unroll the recurrence over the n edges after a state (eq. 7)."""
+        keep, gain, log_scale = self.rates(parameters, n, state)
+        z = np.empty((n + 1, len(state.normaliser)), state.normaliser.dtype)
         keep, gain = np.array(np.broadcast_to(keep, z[1:].shape), z.dtype), gain.astype(z.dtype)
-        z[0] = normaliser
+        z[0] = state.normaliser
         for i in range(n):
             z[i + 1] = keep[i] * z[i] + gain[i]
-        return Schedule(keep, gain, z, log_scale)
+        return Schedule(keep, gain, z, log_scale, state.position)
 
-    def schedule_backward(
-        self, parameters: Named, schedule: Schedule, first: int, sums: tuple[Array, Array, Array]
-    ) -> Named:
+    def schedule_backward(self, parameters: Named, schedule: Schedule, sums: Sums) -> Named:
         """Gradients of its parameters from those of the unrolled schedule (eq. 17-19).
 
         ``sums`` over sequences: da_i ⊙ a_i (n, d); dacc_{i+1} ⊙ acc_i, over the edges too, (d,);
@@ -120,7 +113,7 @@ class Memory:
         for i in reversed(range(n - 1)):
             dz[i] = schedule.keep[i + 1] * dz[i + 1] + sent[i]
         d = d_keep + (dz * z[:n]).sum(axis=0), d_gain + dz.sum(axis=1), 0.0
-        return self.rates_backward(parameters, schedule, first, d)
+        return self.rates_backward(parameters, schedule, d)
 
 
 MEMORIES: dict[str, Memory] = {}
@@ -142,16 +135,17 @@ class Position(Memory, name="position"):
     def limit(self, config: ModelConfig) -> int | None:
         return config.max_positions
 
-    def rates(self, parameters: Named, n: int, first: int, log_scale: float) -> Rates:
-        alpha = parameters["position_logits"][first : first + n].astype(np.float64)
-        top = np.maximum.accumulate(np.concatenate([[log_scale], alpha]))
+    def rates(self, parameters: Named, n: int, state: State) -> Rates:
+        here = slice(state.position, state.position + n)
+        alpha = parameters["position_logits"][here].astype(np.float64)
+        top = np.maximum.accumulate(np.concatenate([[state.log_scale], alpha]))
         with np.errstate(invalid="ignore"):  # nothing remembered yet: -inf - -inf, weight 0
             keep = np.nan_to_num(np.exp(top[:-1] - top[1:]))[:, None]
         return keep, np.exp(alpha - top[1:]), float(top[-1])
 
-    def rates_backward(self, parameters: Named, schedule: Schedule, first: int, d: Rates) -> Named:
+    def rates_backward(self, parameters: Named, schedule: Schedule, d: Rates) -> Named:
         d_alpha = np.zeros_like(parameters["position_logits"])
-        d_alpha[first : first + len(d[1])] = d[1] * schedule.gain  # eq. 19
+        d_alpha[schedule.first : schedule.first + len(d[1])] = d[1] * schedule.gain  # eq. 19
         return {"position_logits": d_alpha}
 
 
@@ -163,16 +157,17 @@ class Leaky(Memory, name="leaky"):
     def first_values(self, config: ModelConfig) -> Named:
         return {"decay_logit": np.linspace(-2, 3, config.d_node)}  # ρ: from 0.5 to 21 steps
 
-    def rates(self, parameters: Named, n: int, first: int, log_scale: float) -> Rates:
-        return sigmoid(parameters["decay_logit"]), np.ones(n), log_scale
+    def rates(self, parameters: Named, n: int, state: State) -> Rates:
+        return sigmoid(parameters["decay_logit"]), np.ones(n), state.log_scale
 
-    def rates_backward(self, parameters: Named, schedule: Schedule, first: int, d: Rates) -> Named:
+    def rates_backward(self, parameters: Named, schedule: Schedule, d: Rates) -> Named:
         decay = schedule.keep[0]
         return {"decay_logit": d[0] * decay * (1 - decay)}  # eq. 18
 
 
-def start_state(parameters: Named, config: ModelConfig, nodes: Array) -> tuple[State, Array]:
+def start_state(model: BriLLM, nodes: Array) -> tuple[State, Array]:
     """Memory of streams that begin at ``nodes`` (B,), and the pre-activation of r_0 (eq. 1-2)."""
+    config, parameters = model.config, model.parameters
     d, dtype = config.d_node, next(iter(parameters.values())).dtype
     if config.start == "ones":
         h, r = np.zeros((len(nodes), d), dtype), np.ones((len(nodes), d), dtype)
@@ -180,18 +175,7 @@ def start_state(parameters: Named, config: ModelConfig, nodes: Array) -> tuple[S
         p = position_encoding(config.positions, 0, 1, d).astype(dtype)
         h = dtype.type(1 / d) + parameters["node_bias"][nodes] + p  # (B, d)
         r = gelu(h)
-    recent = recent_tokens(config, None, nodes[:, None])
+    recent = nodes[:, None] if config.prior == "ngrams" else None
     if config.memory_kind.remembers_start:
         return State(nodes, r, r, np.ones(d, dtype), 0.0, 0, recent), h
     return State(nodes, r, np.zeros_like(r), np.zeros(d, dtype), -np.inf, 0, recent), h
-
-
-def recent_tokens(config: ModelConfig, before: Array | None, tokens: Array) -> Array | None:
-    """The last tokens that an n-gram prior asks for, n - 1 of them; None for any other prior.
-
-    ``before`` (B, L) are the last ones so far, ``tokens`` (B, T) those read after them.
-    """
-    if config.prior != "ngrams":
-        return None
-    tokens = tokens if before is None else np.concatenate([before, tokens], axis=1)
-    return tokens[:, -(config.prior_order - 1) :]

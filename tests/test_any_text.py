@@ -23,7 +23,7 @@ from minibrillm.graph import TokenGraph
 from minibrillm.judging import Evaluation, evaluate, number
 from minibrillm.model import BriLLM
 from minibrillm.presets import MANY_NODES, for_text
-from minibrillm.runs import kept_steps, load_model, read_json, save_checkpoint
+from minibrillm.runs import kept_steps, load, read_json, save_checkpoint
 from minibrillm.scoring import window_loss
 from minibrillm.text import longest_run
 from minibrillm.training import Trainer
@@ -91,7 +91,7 @@ def test_a_checkpoint_from_before_the_bound_has_none(tmp_path: Path) -> None:
     older = re.sub(r',\s*"signal_bound": 0.0', "", written)
     assert older != written
     about.write_text(older, encoding="utf-8")
-    assert load_model(tmp_path).config.signal_bound == 0
+    assert load(tmp_path).config.signal_bound == 0
 
 
 @pytest.mark.parametrize("preset", ["mini", "mini-ngrams"])
@@ -218,7 +218,7 @@ def test_the_best_step_is_kept(tmp_path: Path, losses: list[float], best: int) -
     trainer.train(progress_bar=False)
     assert trainer.kept == (best, 6)
     np.testing.assert_array_equal(trainer.model.parameters["axon_weight"], seen[best])
-    saved = load_model(tmp_path, "numpy").parameters["axon_weight"]
+    saved = load(tmp_path, "numpy").parameters["axon_weight"]
     np.testing.assert_array_equal(saved, seen[best])
     assert kept_steps(tmp_path) == (best, 6)
 

@@ -22,7 +22,7 @@ from minibrillm.runs import (
     FORMAT,
     TrainingState,
     latest_checkpoint,
-    load_model,
+    load,
     load_training,
     read_arrays,
     read_json,
@@ -66,7 +66,7 @@ def newest(run: Path) -> Path:
 def test_model_round_trip(tmp_path: Path, preset: str, tokenizer: str, dtype: type) -> None:
     model = tiny(preset, tokenizer=tokenizer, dtype=dtype, n_nodes=270, seed=5, min_count=2)
     save_checkpoint(tmp_path / "run", model)
-    again = load_model(tmp_path / "run", backend="numpy")
+    again = load(tmp_path / "run", backend="numpy")
     assert again.config == model.config
     assert again.tokenizer.to_json() == model.tokenizer.to_json()
     assert again.graph.n_nodes == model.graph.n_nodes
@@ -85,17 +85,17 @@ def test_model_round_trip(tmp_path: Path, preset: str, tokenizer: str, dtype: ty
 
 
 def test_a_loaded_model_can_be_changed(run: Path) -> None:
-    model = load_model(run, backend="numpy")
+    model = load(run, backend="numpy")
     for array in model.parameters.values():
         array += 1
 
 
 def test_a_loaded_model_does_not_hang_on_its_file(run: Path) -> None:
-    model, path = load_model(run, backend="numpy"), newest(run) / "model.safetensors"
+    model, path = load(run, backend="numpy"), newest(run) / "model.safetensors"
     before = path.read_bytes()
     kept = {name: array.copy() for name, array in model.parameters.items()}
     said = model.generate("我", 20, seed=1)
-    for array in load_model(run, backend="numpy").parameters.values():
+    for array in load(run, backend="numpy").parameters.values():
         array += 1
     assert path.read_bytes() == before
     save_checkpoint(run, tiny(seed=8), training_of(tiny(), 4))
@@ -127,16 +127,16 @@ def test_training_round_trip(run: Path) -> None:
 
 
 def test_a_checkpoint_folder_can_be_named_itself(run: Path) -> None:
-    model = load_model(newest(run), backend="numpy")
+    model = load(newest(run), backend="numpy")
     assert model.config == tiny().config
     assert load_training(newest(run)).step == 3
 
 
 def test_the_backend_is_the_reader_s_choice(run: Path) -> None:
-    assert load_model(run, backend="numpy").backend == "numpy"
-    assert load_model(run).backend == "numba"
+    assert load(run, backend="numpy").backend == "numpy"
+    assert load(run).backend == "numba"
     with pytest.raises(UserError, match="there is no backend 'cuda'"):
-        load_model(run, backend="cuda")
+        load(run, backend="cuda")
 
 
 # which checkpoint
@@ -163,7 +163,7 @@ def test_the_same_step_can_be_saved_again(run: Path) -> None:
     model = tiny(seed=9)
     save_checkpoint(run, model, training_of(model, 3))
     assert [p.name for p in (run / "checkpoints").iterdir()] == ["step-00000003"]
-    again = load_model(run, backend="numpy")
+    again = load(run, backend="numpy")
     assert np.array_equal(again.parameters["axon_weight"], model.parameters["axon_weight"])
 
 
@@ -186,9 +186,9 @@ def test_killed_between_the_two_renames_of_one_step(run: Path) -> None:
 
 def test_no_run(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is not a folder; make a run with"):
-        load_model(tmp_path / "nowhere")
+        load(tmp_path / "nowhere")
     with pytest.raises(UserError, match="has no checkpoint; make a run with"):
-        load_model(tmp_path)
+        load(tmp_path)
     with pytest.raises(UserError, match="has no checkpoint"):
         load_training(tmp_path)
     assert latest_checkpoint(tmp_path) is None
@@ -200,7 +200,7 @@ def test_another_format_version(run: Path, version: object) -> None:
     about = read_json(path) | {"format": version, "minibrillm": "77.0"}
     path.write_text(json.dumps(about), encoding="utf-8")
     with pytest.raises(UserError) as caught:
-        load_model(run)
+        load(run)
     for part in (f"format {version!r}", "minibrillm 77.0", __version__, f"reads format {FORMAT}"):
         assert part in str(caught.value)
 
@@ -211,7 +211,7 @@ def test_a_truncated_file(run: Path, name: str, share: float) -> None:
     path = newest(run) / name
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
-    load: Callable[[Path], object] = load_model if name.startswith("model") else load_training
+    load: Callable[[Path], object] = load if name.startswith("model") else load_training
     with pytest.raises(UserError, match=rf"{name} is damaged or cut short"):
         load(run)
 
@@ -223,13 +223,13 @@ def test_weights_that_are_no_numbers(run: Path, value: float) -> None:
     arrays["dendrite_bias"][1, 2] = value
     save_file(arrays, path)
     with pytest.raises(UserError, match="'dendrite_bias' holds NaN or infinity"):
-        load_model(run)
+        load(run)
 
 
 @pytest.mark.parametrize(
     ("missing", "load"),
     [
-        ("model.safetensors", load_model),
+        ("model.safetensors", load),
         ("training.safetensors", load_training),
     ],
 )
@@ -245,12 +245,12 @@ def test_missing_settings(run: Path) -> None:
         load_training(run)
     (newest(run) / "model.json").unlink()
     with pytest.raises(UserError, match=r"model\.json is missing"):
-        load_model(run)
+        load(run)
 
 
 def test_a_model_without_training_state_is_usable(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, tiny())
-    load_model(tmp_path, backend="numpy")
+    load(tmp_path, backend="numpy")
     with pytest.raises(UserError, match="without training state; train anew"):
         load_training(tmp_path)
 
@@ -281,7 +281,7 @@ def test_arrays_that_do_not_fit(run: Path, name: str, array: np.ndarray | None, 
     change(arrays, name, array)
     save_file(arrays, path)
     with pytest.raises(UserError, match=said) as caught:
-        load_model(run)
+        load(run)
     assert "step-00000003" in str(caught.value)
 
 
@@ -304,7 +304,7 @@ def test_ngrams_that_do_not_fit(
     change(arrays, name, array)
     save_file(arrays, path)
     with pytest.raises(UserError, match=said):
-        load_model(tmp_path / "run")
+        load(tmp_path / "run")
 
 
 def test_tokenizer_and_graph_of_different_runs(run: Path) -> None:
@@ -312,7 +312,7 @@ def test_tokenizer_and_graph_of_different_runs(run: Path) -> None:
     about = read_json(path) | {"tokenizer": {"kind": "characters", "alphabet": "ab"}}
     path.write_text(json.dumps(about), encoding="utf-8")
     with pytest.raises(UserError, match="tokenizer knows 3 tokens, the graph has"):
-        load_model(run)
+        load(run)
 
 
 @pytest.mark.parametrize(
@@ -335,7 +335,7 @@ def test_tokenizer_and_graph_of_different_runs(run: Path) -> None:
 def test_damaged_model_json(run: Path, damage: bytes, said: str) -> None:
     (newest(run) / "model.json").write_bytes(damage)
     with pytest.raises(UserError, match=said):
-        load_model(run)
+        load(run)
 
 
 @pytest.mark.parametrize(
@@ -413,7 +413,7 @@ def test_a_killed_process_leaves_a_whole_checkpoint(tmp_path: Path) -> None:
                 assert reached[run] == 0
                 continue
             found += 1
-            state, model = load_training(run), load_model(run, backend="numpy")
+            state, model = load_training(run), load(run, backend="numpy")
             assert state.step >= reached[run]
             assert newest(run).name == f"step-{state.step:08d}"
             assert state.settings == {"twice": 2 * state.step}
@@ -430,7 +430,7 @@ FILL_THE_DISK = """
 import json, resource, signal, sys
 from pathlib import Path
 import numpy as np
-from minibrillm.runs import TrainingState, load_model, load_training, save_checkpoint
+from minibrillm.runs import TrainingState, load, load_training, save_checkpoint
 from minibrillm.runs import save_arrays
 from minibrillm.checks import UserError
 from minibrillm.model import BriLLM
@@ -463,7 +463,7 @@ said = {}
 sizes = {p.name: p.stat().st_size for p in (run / "checkpoints" / "step-00000001").iterdir()}
 for name, size in sizes.items():
     said[name] = attempt(size - 1, lambda: save(2))
-    kept = load_model(run, "numpy")
+    kept = load(run, "numpy")
     assert all((array == 1).all() for array in kept.parameters.values())
     assert load_training(run).step == 1
     left = [p.name for p in (run / "checkpoints").iterdir()]

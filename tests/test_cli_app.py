@@ -175,5 +175,5 @@ def test_starting_up_imports_little() -> None:
     done = subprocess.run([sys.executable, "-c", source], capture_output=True, check=True)
     found = set(json.loads(done.stdout))
     rooms = {name.split(".")[1] for name in found if name.startswith("minibrillm.")}
-    assert rooms == {"checks", "cli"}
+    assert rooms == {"checks", "cli", "face"}
     assert not found & {"numba", "scipy", "matplotlib", "torch", "tokenizers", "tqdm", "pooch"}

@@ -18,7 +18,7 @@ from safetensors.numpy import load_file
 
 from minibrillm.checks import UserError
 from minibrillm.model import BriLLM
-from minibrillm.runs import load_model, load_training
+from minibrillm.runs import load, load_training
 
 
 @pytest.mark.parametrize("backend", ["numpy", "numba"])
@@ -30,7 +30,7 @@ def test_from_text_to_text(minibrillm: Command, text: Path, tmp_path: Path, back
     for part in ("tokens to train on", "private edges", "3 steps", "nats/token", "a sample"):
         assert part in said.out
     assert load_training(out).step == 3
-    assert load_model(out, "numpy").config.d_node == 4
+    assert load(out, "numpy").config.d_node == 4
 
     table = minibrillm("evaluate", out, "--backend", backend)
     assert (table.code, table.err) == (0, "")
@@ -75,7 +75,7 @@ def test_every_option_reaches_the_run(
     out = tmp_path / "run"
     pairs = [part for name, value in options.items() for part in (f"--{name}", value)]
     assert minibrillm("train", text, *pairs).code == 0
-    model, training = load_model(out, "numpy"), load_training(out).settings["config"]
+    model, training = load(out, "numpy"), load_training(out).settings["config"]
     assert (model.config.d_node, model.config.min_count) == (3, 2)
     assert (model.tokenizer.kind, model.tokenizer.n_nodes) == ("bpe", 262)
     expected = {"steps": 2, "minutes": 9.0, "seed": 5, "batch_size": 3, "sequence_length": 7}
@@ -135,11 +135,11 @@ def test_many_nodes_make_mini_narrower_and_leave_released_alone(
     text.write_text("".join(chr(0x4E00 + k) for k in range(1200)) * 2, encoding="utf-8")
     few = ("--steps", 1, "--sequence-length", 4, "--backend", "numpy", "--negatives", 0)
     assert minibrillm("train", text, *few, "--out", "a").code == 0
-    assert load_model(Path("a")).config.d_node == 16
+    assert load(Path("a")).config.d_node == 16
     assert load_training(Path("a")).settings["config"]["batch_size"] == 32
     released = (*few, "--preset", "released", "--batch-size", 2)
     assert minibrillm("train", text, *released, "--out", "b").code == 0
-    assert load_model(Path("b")).config.d_node == 32
+    assert load(Path("b")).config.d_node == 32
 
 
 def test_a_sample_that_breaks_off_is_no_failure_of_training(

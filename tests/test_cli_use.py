@@ -11,7 +11,7 @@ from conftest import Command, is_refused, without_bound
 from safetensors.numpy import load_file, save_file
 
 from minibrillm import __version__
-from minibrillm.runs import load_model
+from minibrillm.runs import load
 from minibrillm.storage import latest_checkpoint, read_json, save_checkpoint
 
 
@@ -38,7 +38,7 @@ def test_sampling_options(minibrillm: Command, trained: Path) -> None:
 def test_a_text_that_cannot_go_on_keeps_what_there_is(
     minibrillm: Command, trained: Path, tmp_path: Path
 ) -> None:
-    save_checkpoint(tmp_path / "wild", without_bound(load_model(trained)))
+    save_checkpoint(tmp_path / "wild", without_bound(load(trained)))
     made = minibrillm("generate", tmp_path / "wild", "--prompt", "我", "--tokens", 2000)
     assert made.code == 2
     assert made.out.startswith("我")

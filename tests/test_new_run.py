@@ -13,7 +13,7 @@ from conftest import TEXT
 from minibrillm.checks import UserError
 from minibrillm.config import ModelConfig, TrainConfig
 from minibrillm.presets import DEMO, ROUND_BELOW, for_demo, for_text
-from minibrillm.runs import Run, check_same_text, load_model, new_run, read_split
+from minibrillm.runs import Run, check_same_text, load, new_run, read_split
 from minibrillm.text import Split, join_documents, train_tokenizer
 
 CONFIG, TRAINING = ModelConfig.preset("mini-ngrams"), TrainConfig.preset("mini-ngrams", steps=3)
@@ -38,7 +38,7 @@ def test_a_new_run_takes_the_settings_that_suit_its_text(tmp_path: Path, split: 
     assert run.trainer.config == training
     given = begin(tmp_path / "b", split, ("d_node", "batch_size"))
     assert (given.model.config.d_node, given.trainer.config.batch_size) == (32, 128)
-    assert load_model(tmp_path / "a", "numpy").config == config  # kept from the first moment on
+    assert load(tmp_path / "a", "numpy").config == config  # kept from the first moment on
     run.train(progress_bar=False)
     assert run.trainer.progress == 1
 

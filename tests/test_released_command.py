@@ -30,7 +30,7 @@ from released_files import (
 
 from minibrillm.config import ModelConfig
 from minibrillm.model import BriLLM
-from minibrillm.runs import load_model
+from minibrillm.runs import load
 from minibrillm.storage import save_checkpoint
 from minibrillm.text import (
     HuggingFaceTokenizer,
@@ -62,7 +62,7 @@ def import_of(files: dict[str, Path]) -> list[object]:
 def test_import_and_use(
     files: dict[str, Path], imported: Path, minibrillm: Command, backend: str
 ) -> None:
-    same_model(load_model(imported, "numpy"), read(files))
+    same_model(load(imported, "numpy"), read(files))
     tell = ("generate", imported, "--tokens", 6, "--seed", 1, "--backend", backend)
     for prompt in ("的a", ""):
         made = minibrillm(*tell, "--prompt", prompt)
@@ -123,7 +123,7 @@ def test_export_and_import_again(imported: Path, minibrillm: Command, how: str) 
     assert (made.code, made.out, made.err) == (0, "wrote new.bin, v, e\n", "")
     told = ("import-released", "new.bin", "--vocab", "v", f"--{how}", "e", "--out", "again")
     assert minibrillm(*told).code == 0
-    ours, theirs = load_model(Path("again"), "numpy"), load_model(imported, "numpy")
+    ours, theirs = load(Path("again"), "numpy"), load(imported, "numpy")
     ids = theirs.tokenizer.encode(TEXT)
     assert np.array_equal(ours.energies(ids), theirs.energies(ids))
     assert minibrillm("export-released", "again", "third.bin", "--vocab", "w").err != ""
@@ -200,7 +200,7 @@ def test_parts_on_the_command_line(files: dict[str, Path], minibrillm: Command) 
     two = save_state(Path("model_1.bin"), {k: state[k] for k in ("biases", "node_bias")})
     _, _, *rest = import_of(files)
     assert minibrillm("import-released", one, two, *rest, "--out", "run").code == 0
-    same_model(load_model(Path("run"), "numpy"), read(files))
+    same_model(load(Path("run"), "numpy"), read(files))
 
 
 def test_without_pytorch(

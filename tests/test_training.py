@@ -25,7 +25,7 @@ from safetensors.numpy import load_file, save_file
 from minibrillm.checks import UserError
 from minibrillm.config import ModelConfig, TrainConfig
 from minibrillm.model import BriLLM
-from minibrillm.runs import latest_checkpoint, load_model, load_training, read_json
+from minibrillm.runs import latest_checkpoint, load, load_training, read_json
 from minibrillm.scoring import window_loss
 from minibrillm.training import (
     Interrupted,
@@ -264,7 +264,7 @@ def test_ctrl_c_finishes_the_step_and_saves(tmp_path: Path) -> None:
     assert signal.getsignal(signal.SIGINT) is handler
     assert trainer.step == load_training(tmp_path).step == 3
     assert [r.step for r in read_history(tmp_path)] == [1, 2, 3]
-    saved = load_model(tmp_path, "numpy")
+    saved = load(tmp_path, "numpy")
     for name, array in trainer.model.parameters.items():
         assert np.array_equal(saved.parameters[name], array)
     assert len(train(Trainer.resume(tmp_path, "numpy"))) == 8
@@ -309,7 +309,7 @@ def test_nan_stops_training_and_names_the_way_back(tmp_path: Path) -> None:
     for part in ("the loss became nan at step 4", "step-00000002", "smaller learning_rate"):
         assert part in str(caught.value)
     assert load_training(tmp_path).step == 2
-    load_model(tmp_path, "numpy")  # refuses NaN
+    load(tmp_path, "numpy")  # refuses NaN
     assert len(train(Trainer.resume(tmp_path, "numpy", learning_rate=0.001))) == 8
 
 

@@ -52,7 +52,7 @@ def regular_graph(n_nodes: int, out_degree: int, rng: np.random.Generator) -> To
     ones = np.ones(targets.size, np.int64)
     degree = np.full(n_nodes, out_degree)
     indptr = np.arange(n_nodes + 1) * out_degree
-    return TokenGraph(n_nodes, indptr, targets, ones, degree, targets.size, None)
+    return TokenGraph(n_nodes, indptr, targets, ones, degree, None)
 
 
 def walk(graph: TokenGraph, streams: int, length: int, rng: np.random.Generator) -> Array:

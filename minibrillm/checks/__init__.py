@@ -4,18 +4,19 @@ from minibrillm.checks import ranges
 from minibrillm.checks.arguments import (
     check_batch,
     check_candidates,
-    check_continues,
     check_ids,
-    check_stop,
     check_weights,
 )
-from minibrillm.checks.documents import as_documents, as_ids
-from minibrillm.checks.errors import UserError
-from minibrillm.checks.parameters import blocks, check_parameters, check_parts
+from minibrillm.checks.documents import Ids, as_documents, as_ids, check_goes_on, check_training
+from minibrillm.checks.errors import Diverged, UserError
+from minibrillm.checks.parameters import blocks, check_parameters, check_parts, check_prior
+from minibrillm.checks.prompts import check_prompt
 from minibrillm.checks.records import Range, Record
 from minibrillm.checks.remedy import remedy
 
 __all__ = [
+    "Diverged",
+    "Ids",
     "Range",
     "Record",
     "UserError",
@@ -24,11 +25,13 @@ __all__ = [
     "blocks",
     "check_batch",
     "check_candidates",
-    "check_continues",
+    "check_goes_on",
     "check_ids",
     "check_parameters",
     "check_parts",
-    "check_stop",
+    "check_prior",
+    "check_prompt",
+    "check_training",
     "check_weights",
     "ranges",
     "remedy",

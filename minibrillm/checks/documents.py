@@ -11,12 +11,10 @@ import numpy as np
 from minibrillm.checks.errors import UserError
 
 Array = np.ndarray
+Ids = Array | Sequence[int] | Sequence[Array] | Sequence[Sequence[int]]  # one or several documents
 
 
-def as_documents(
-    ids: Array | Sequence[int] | Sequence[Array] | Sequence[Sequence[int]],
-    n_nodes: int | None = None,
-) -> list[Array]:
+def as_documents(ids: Ids, n_nodes: int | None = None) -> list[Array]:
     """The documents of a text, given as token ids.
 
     Parameters
@@ -86,3 +84,24 @@ def _refusal(name: str, what: str, cure: str) -> UserError:
 def _is_document(first: Any) -> bool:
     """Whether the first of a list is a document, or a text in its place, rather than a number."""
     return hasattr(first, "__len__") and getattr(first, "ndim", 1) > 0
+
+
+def check_goes_on(progress: float, step: int) -> None:
+    """Whether there is anything left of a training of which the share ``progress`` is over."""
+    if progress >= 1:
+        raise UserError(
+            f"this training is over after {step} steps; to go on, make a new Trainer with the same "
+            "model, which keeps what it has learned"
+        )
+
+
+def check_training(heldout: Sequence[Array], sequence_length: int, limit: int | None) -> None:
+    """Whether held-out documents can be scored, and sequences crossed (``limit`` edges at most)."""
+    longest = max(map(len, heldout))
+    if longest < 2:
+        raise UserError(f"the held-out text has {longest} tokens; it takes at least 2")
+    if limit is not None and sequence_length > limit:
+        raise UserError(
+            f"sequence_length is {sequence_length}, but the model knows only {limit} positions "
+            "(max_positions)"
+        )

@@ -36,14 +36,14 @@ def import_released(
     It can be evaluated, and generate text, like any other run.
     """
     from minibrillm.released import read_released
-    from minibrillm.storage import latest_checkpoint, save_model
+    from minibrillm.storage import latest_checkpoint
 
     if latest_checkpoint(out) is not None or (out / "text.safetensors").exists():
         raise UserError(f"{out} already holds a run; choose another folder")
     model = read_released(
         models, vocab, frequencies=frequencies, edges=edges, tokenizer=tokenizer, backend="numpy"
     )
-    save_model(out, model)
+    model.save(out)
     say(
         f"{model.graph.n_nodes:,} nodes, {model.graph.n_edges:,} private edges, "
         f"d = {model.config.d_node}: {model.n_parameters:,} parameters"
@@ -71,10 +71,10 @@ def export_released(
     With it come the files that say what its numbers belong to.
     """
     from minibrillm.released import write_released
-    from minibrillm.runs import load_model
+    from minibrillm.runs import load
     from minibrillm.text import BPETokenizer
 
-    source = load_model(run, "numpy")
+    source = load(run, "numpy")
     write_released(
         source, model, vocabulary=vocab, frequencies=frequencies, edges=edges, tokenizer=tokenizer
     )

@@ -29,13 +29,13 @@ def evaluate(
 ) -> None:
     """Score a model on unseen text, with n-grams beside it."""
     from minibrillm.judging import evaluate as judge
-    from minibrillm.runs import has_training, kept_steps, load_model, load_text
+    from minibrillm.runs import has_training, kept_steps, load, load_text
     from minibrillm.text import locate, read_corpus
 
     imported = not has_training(run)
     if imported and text is None:
         raise UserError(f"{run} was not trained here, it holds no text held out; give a TEXT")
-    model = load_model(run, backend)
+    model = load(run, backend)
     kept = {} if imported else load_text(run)
     if text is not None:
         content = read_corpus(locate(text), field).documents
@@ -61,12 +61,12 @@ def generate(
     backend: Backend = "numba",
 ) -> None:
     """Continue a prompt, in Chinese or in English."""
-    from minibrillm.runs import load_model
+    from minibrillm.runs import load
 
     if seed is not None and seed < 0:
         raise UserError(f"--seed is {seed}; expected at least 0")
     stream(
-        load_model(run, backend),
+        load(run, backend),
         prompt,
         tokens,
         temperature=0.0 if greedy else temperature,

@@ -10,6 +10,8 @@ from minibrillm.counting.kneser_ney import KneserNey
 
 if TYPE_CHECKING:
     from minibrillm.graph import TokenGraph
+    from minibrillm.memory import State
+    from minibrillm.model import BriLLM
 
 Array = np.ndarray
 
@@ -97,3 +99,39 @@ def prior_rows(
 def _rows(grams: Array) -> Array:
     """(B, n, K) -> (B n, K)"""
     return grams.reshape(-1, grams.shape[-1])
+
+
+def recent_tokens(order: int, before: Array | None, tokens: Array) -> Array | None:
+    """The last n - 1 tokens of streams, which an n-gram prior of order n asks for.
+
+    ``before`` (B, L) are the last ones so far (None: nobody asks), ``tokens`` (B, T) new ones.
+    """
+    if before is None:
+        return None
+    return np.concatenate([before, tokens], axis=1)[:, -(order - 1) :]
+
+
+def rows_after(
+    model: BriLLM, tokens: Array, state: State | None = None, withheld: Withheld | None = None
+) -> PriorRows | None:
+    """π of a model's n-gram prior after each token (B, T) of streams; None for any other prior.
+
+    The streams stand at their first tokens, which the ``state`` has read already.
+    """
+    if model.graph.ngrams is None:
+        return None
+    n, trust = tokens.shape[1], model.parameters["context_trust"]
+    if state is not None and state.recent is not None:
+        tokens = np.concatenate([state.recent[:, :-1], tokens], axis=1)
+    rows: PriorRows = model.operations.prior_rows(model.graph, trust, tokens, n, withheld)
+    return rows
+
+
+def log_prior_after(model: BriLLM, tokens: Array, state: State | None = None) -> Array:
+    """π of every node after each token of streams: () -> (V,), (T,) -> (T, V) …; float64."""
+    tokens = np.asarray(tokens)
+    wide = rows_after(model, np.atleast_2d(tokens), state)
+    if wide is not None:
+        return wide.log_prior.astype(np.float64).reshape(*tokens.shape, -1)
+    rows = np.array([model.graph.prior_row(int(u)) for u in tokens.ravel()])
+    return rows.reshape(*tokens.shape, model.graph.n_nodes)

@@ -24,6 +24,7 @@ import math
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numba
@@ -37,9 +38,9 @@ from numba.extending import overload
 from numpy.polynomial import chebyshev
 from scipy.special import ndtr
 
-from minibrillm.counting import PriorRows, Withheld
+from minibrillm.counting import PriorRows, Withheld, recent_tokens
 from minibrillm.functional import gelu_derivative, position_encoding, signal_bound
-from minibrillm.memory import Competition, Path, Schedule, State, recent_tokens, start_state
+from minibrillm.memory import Competition, Path, Schedule, State, start_state
 from minibrillm.optim import SQUARES_BLOCK, SQUARES_LANES
 from minibrillm.variance import Rounding
 
@@ -923,13 +924,11 @@ def path_forward(
 ) -> Path:
     """As `minibrillm.reference.path_forward`."""
     n_streams, n, d = tokens.shape[0], tokens.shape[1] - 1, config.d_node
-    fresh, start = start_state(parameters, config, tokens[:, 0])
+    fresh, start = start_state(SimpleNamespace(parameters=parameters, config=config), tokens[:, 0])
     state = fresh if state is None else state
     dtype = state.incoming.dtype
     width = _width(config, dtype)
-    schedule = config.memory_kind.schedule(
-        parameters, n, state.position, state.normaliser, state.log_scale
-    )
+    schedule = config.memory_kind.schedule(parameters, n, state)
     encoding = position_encoding(
         config.positions, state.position + config.first_position, n, d
     ).astype(dtype)
@@ -950,10 +949,10 @@ def path_forward(
         schedule.normaliser[n],
         schedule.log_scale,
         state.position + n,
-        recent_tokens(config, state.recent, tokens[:, 1:]),
+        recent_tokens(config.prior_order, state.recent, tokens[:, 1:]),
     )
     incoming, signal, pre_activation = (_trim(x, d) for x in (incoming, signal, pre_activation))
-    return Path(incoming, signal, pre_activation, start, schedule, state.position, final)
+    return Path(incoming, signal, pre_activation, start, schedule, final)
 
 
 class _Backward(NamedTuple):
@@ -1090,16 +1089,14 @@ def path_backward(
             _add_outer(groups, scratch)
     _keep_gradients(gradients, edges, config, width)
     d_incoming, d_acc, d_keep = (_trim(x, d) for x in (d_incoming, d_acc, d_keep))
-    if path.first == 0 and config.start == "node" and n > 0:
+    if path.schedule.first == 0 and config.start == "node" and n > 0:
         d_start = d_incoming[:, 0]
         if config.memory == "leaky":
             d_start = d_start + path.schedule.keep[0] * d_acc
         np.add.at(gradients["node_bias"], tokens[:, 0], d_start * gelu_derivative(path.start))
     da_dot_a = np.einsum("bnd,bnd->nd", d_incoming, path.incoming)
     sums = da_dot_a, d_keep.sum(axis=0), d_gain.sum(axis=0)
-    gradients.update(
-        config.memory_kind.schedule_backward(parameters, path.schedule, path.first, sums)
-    )
+    gradients.update(config.memory_kind.schedule_backward(parameters, path.schedule, sums))
     return gradients
 
 
@@ -1920,7 +1917,7 @@ def _run_targets(
 
 def _incoming_edges(graph: TokenGraph) -> tuple[Array, Array, Array]:
     order = np.argsort(graph.targets, kind="stable")
-    indptr = np.concatenate([[0], np.cumsum(graph.in_degree)])
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(graph.targets, minlength=graph.n_nodes))])
     return indptr, order, graph.sources[order]
 
 
@@ -2066,7 +2063,12 @@ def compete(
     rounding: Rounding | None = None,
 ) -> Competition:
     """As `minibrillm.reference.compete`."""
-    incoming, first, gradient, weights = path.incoming, path.first, share is not None, share
+    incoming, first, gradient, weights = (
+        path.incoming,
+        path.schedule.first,
+        share is not None,
+        share,
+    )
     n_streams, n, d = incoming.shape
     dtype, n_nodes = incoming.dtype, graph.n_nodes
     width = _width(config, dtype)

@@ -135,7 +135,6 @@ def compare(golden: dict[str, Array]) -> list[Agreement]:
         targets=targets,
         counts=np.ones_like(targets),
         node_counts=np.ones(n_nodes, np.int64),
-        n_bigrams=len(targets),
         prior=None,
     )
     config = ModelConfig.preset(

@@ -123,7 +123,6 @@ def graph_of(slots: Slots, n_nodes: int) -> tuple[TokenGraph, Array | None]:
         counts=slots.counts[edge],
         # The first token of a text is drawn from these: where nothing was counted, from all.
         node_counts=node_counts if node_counts.any() else np.ones_like(node_counts),
-        n_bigrams=int(node_counts.sum()),
         prior=None,
     )
     in_order = np.array_equal(edge, np.arange(len(edge)))

@@ -20,7 +20,7 @@ from minibrillm.storage import (
 from minibrillm.text import tokenizer_from_json
 
 
-def load_model(run: str | Path, backend: str = "numba") -> BriLLM:
+def load(run: str | Path, backend: str = "numba") -> BriLLM:
     """The model of the newest checkpoint of a run (or of a checkpoint folder itself).
 
     Raises
