@@ -29,12 +29,11 @@ def info(as_json: AsJson = False) -> None:
 
 def _facts() -> dict[str, Any]:
     import numba
-    import numpy as np
 
     from minibrillm import kernels
     from minibrillm.look import chinese_font
 
-    kernels.adamw(*np.zeros((5, 1)), 1.0, 1, 0.0, 0.0, 0.5, 0.5, 1e-8, 0.5)  # starts the threads
+    n_threads = numba.get_num_threads()  # starts them: the layer is known from here on
     try:
         font = chinese_font()
     except UserError as error:
@@ -44,7 +43,7 @@ def _facts() -> dict[str, Any]:
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "system": platform.platform(),
         **_versions(),
-        "threads": numba.get_num_threads(),
+        "threads": n_threads,
         "cores": os.cpu_count(),
         "threading layer": numba.threading_layer(),
         "kernel cache": kernels.cache_folder(),
