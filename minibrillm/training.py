@@ -138,4 +138,6 @@ class Trainer:
                     if self.kept_step is None:
                         self.keep()
                     raise machine.Interrupted(f"interrupted after step {self.step}")
+        if self.kept_step is None:  # no held-out loss was a number
+            self.keep()
         return self.history

@@ -46,6 +46,11 @@ def random_ids(n: int, n_nodes: int, rng: np.random.Generator) -> np.ndarray:
     return (rng.random(n) ** 2 * (n_nodes - 1)).astype(np.int64)
 
 
+def tokenizer_of(n_nodes: int) -> CharacterTokenizer:
+    """Stands in for a tokenizer where no text is needed: V tokens, the first unknown."""
+    return CharacterTokenizer("".join(chr(ord("a") + k) for k in range(n_nodes - 1)))
+
+
 def random_model(
     config: ModelConfig,
     *,
@@ -58,8 +63,7 @@ def random_model(
     """A model with every parameter (synapses, biases, α, ρ) away from zero."""
     rng = np.random.default_rng(seed)
     ids = random_ids(n_ids, n_nodes, rng)
-    graph = TokenGraph.for_config(config, ids, n_nodes)
-    tokenizer = CharacterTokenizer("".join(chr(ord("a") + k) for k in range(n_nodes - 1)))
+    graph, tokenizer = TokenGraph.for_config(config, ids, n_nodes), tokenizer_of(n_nodes)
     parameters = {
         name: (rng.normal(size=shape) * 0.5).astype(dtype)
         for name, shape in config.shapes(n_nodes, graph.n_edges).items()

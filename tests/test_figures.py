@@ -19,7 +19,7 @@ from minibrillm.look import (
     use_fonts,
 )
 from minibrillm.model import BriLLM
-from minibrillm.training import Record
+from minibrillm.storage import Record
 
 matplotlib.use("Agg")
 

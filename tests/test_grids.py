@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
 
+from minibrillm import rivals
 from minibrillm.config import ModelConfig, TrainConfig
+from minibrillm.graph import TokenGraph
 from minibrillm.judging import Task, compare, grids, three_parts
 from minibrillm.judging.grids import BriLLMCandidate, PeerCandidate, choose, our_grid, scored
 from minibrillm.presets import MANY_NODES, ROUND_BELOW, for_text, for_vocabulary
+from minibrillm.storage import Record
 from minibrillm.text import Corpus
-from minibrillm.training import Record
 
 TEXT = "我爱妈妈。妈妈爱我。\nthe cat sat on the mat. a dog ran.\n" * 60
 NEEDS_TORCH = pytest.mark.skipif(
@@ -94,12 +97,21 @@ def test_a_grid_tells_what_sets_its_candidates_apart() -> None:
     assert told[2] == "ours, candidate 2 of 2: d_node 8, minutes 0.0005"
 
 
+def test_counted_numbers_are_those_of_the_priors() -> None:
+    ids = np.array([0, 1, 2, 0, 1, 0, 2, 2, 1])
+    assert grids._counted(TokenGraph.from_ids(ids, 4, prior=False)) == 0
+    bigrams = len({*pairwise(ids.tolist())})
+    assert grids._counted(TokenGraph.from_ids(ids, 4)) == bigrams + 2 * 4
+    trigrams = len({*zip(ids, ids[1:], ids[2:], strict=False)})
+    both = grids._counted(TokenGraph.from_ids(ids, 4, order=3))
+    assert both == (bigrams + 2 * 4) + (4 + bigrams + trigrams)
+
+
 # GPT and LSTM
 
 
 @NEEDS_TORCH
 def test_the_grid_picks_by_validation_only(monkeypatch: pytest.MonkeyPatch) -> None:
-
     task = task_of()
     read: list[str] = []
     losses = {  # (seed, learning rate): validation, test
@@ -125,14 +137,14 @@ def test_the_grid_picks_by_validation_only(monkeypatch: pytest.MonkeyPatch) -> N
             self.history = [Record(9, 1.0, 90, 0.1, 1.0, 1.0, 2.0)]
             self.model = FakePeer(seed, rate)
 
-    def train(task: Task, recipe: peers.Recipe, seed: int) -> FakeTrainer:
+    def train(task: Task, recipe: rivals.Recipe, seed: int) -> FakeTrainer:
         assert "test" not in read  # before all choices are made
         return FakeTrainer(seed, recipe.training["learning_rate"])
 
     rates = (0.1, 0.2, 0.3, 0.4)
-    recipes = [peers.Recipe(peers.GPTConfig(), {"learning_rate": rate}) for rate in rates]
-    monkeypatch.setattr(peers, "gpt_recipes", lambda n_nodes: recipes)
-    monkeypatch.setattr(peers, "sliding_loss", lambda model, ids: model.score(ids))
+    recipes = [rivals.Recipe(rivals.GPTConfig(), {"learning_rate": rate}) for rate in rates]
+    monkeypatch.setattr(rivals, "gpt_recipes", lambda n_nodes: recipes)
+    monkeypatch.setattr(rivals, "sliding_loss", lambda model, ids: model.score(ids))
     monkeypatch.setattr(grids, "_train_peer", train)
     task = Task(task.tokenizer, task.ids, task.characters, 1.0, (0, 7))
     (row,) = compare(task, ("gpt",), grid=3).rows
@@ -144,9 +156,8 @@ def test_the_grid_picks_by_validation_only(monkeypatch: pytest.MonkeyPatch) -> N
 
 @NEEDS_TORCH
 def test_an_lstm_is_read_as_ours() -> None:
-
     task = task_of()
-    trained = PeerCandidate(peers.lstm_recipes(task.n_nodes)[0]).train(task, 0)
+    trained = PeerCandidate(rivals.lstm_recipes(task.n_nodes)[0]).train(task, 0)
     contender = scored(task, "LSTM", [trained], [])
     for part in ("validation", "test"):
         (loss,) = contender.losses["one stream"][part]

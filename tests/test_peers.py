@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import time
 
 import numpy as np
 import pytest
 from conftest import random_ids
+from small_trainings import stop_at, train
 
 from minibrillm import rivals
 from minibrillm.checks import UserError
 from minibrillm.config import TrainConfig
+from minibrillm.machine import Interrupted
 from minibrillm.presets import MANY_NODES
 from minibrillm.scoring import stream_loss, window_loss
 
@@ -187,7 +190,7 @@ def test_the_same_seed_gives_the_same_weights(kind: str) -> None:
         trainer = rivals.PeerTrainer(
             recipe.build(V), ids_of(300), ids_of(40, 1), config_of(seed=seed)
         )
-        trainer.train()
+        trainer.train(progress_bar=False)
         weights.append(trainer.model.state_dict())
     one, same, other = weights
     assert all(torch.equal(one[name], same[name]) for name in one)
@@ -200,7 +203,7 @@ def test_it_learns_a_cycle(kind: str) -> None:
     config = config_of(steps=150, learning_rate=0.05, evaluate_every=50)
     peer = rivals.Recipe(SIZES[kind], {}).build(V)
     trainer = rivals.PeerTrainer(peer, ids, ids[:60], config)
-    history = trainer.train()
+    history = trainer.train(progress_bar=False)
     assert [r.step for r in history if not np.isnan(r.heldout_loss)] == [50, 100, 150]
     assert history[-1].tokens == 150 * 4 * 8
     assert history[-1].learning_rate < history[10].learning_rate
@@ -214,8 +217,9 @@ def test_the_better_of_average_and_last_weights_is_kept() -> None:
         config = config_of(steps=30, learning_rate=0.02, average_decay=decay)
         peer = rivals.Recipe(SIZES["gpt"], {}).build(V)
         trainer = rivals.PeerTrainer(peer, ids, ids[:60], config)
-        trainer.train()
+        trainer.train(progress_bar=False)
         kept, last = (m.score(ids[:60]) for m in (trainer.model, trainer.learner))
+        assert trainer.model is peer
         assert kept <= last
         assert trainer.history[-1].heldout_loss == kept
 
@@ -224,7 +228,7 @@ def test_short_documents_are_learned_from() -> None:
     documents = [np.array([1, 2, 3]), np.array([4]), ids_of(30)]
     peer = rivals.Recipe(SIZES["lstm"], {}).build(V)
     trainer = rivals.PeerTrainer(peer, documents, documents, config_of())
-    assert trainer.train()[-1].step == 6
+    assert trainer.train(progress_bar=False)[-1].step == 6
     assert trainer.windows.draw(50, trainer.rng).weights is not None
 
 
@@ -232,8 +236,52 @@ def test_minutes_end_the_run() -> None:
     peer = rivals.Recipe(SIZES["gpt"], {}).build(V)
     config = config_of(steps=None, minutes=0.005)
     trainer = rivals.PeerTrainer(peer, ids_of(300), ids_of(40, 1), config)
-    history = trainer.train()
+    history = trainer.train(progress_bar=False)
     assert history[-2].seconds < 0.3 <= history[-1].seconds
+
+
+def test_what_is_measured_on_the_way_takes_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    peer = rivals.Recipe(SIZES["lstm"], {}).build(V)
+    config = config_of(steps=None, minutes=0.002, evaluate_every=1)
+    trainer = rivals.PeerTrainer(peer, ids_of(300), ids_of(40, 1), config)
+    spent, measure = 0.0, trainer.heldout_loss
+
+    def slow() -> float:
+        nonlocal spent
+        began = time.perf_counter()
+        time.sleep(0.05)
+        loss = measure()
+        spent += time.perf_counter() - began
+        return loss
+
+    monkeypatch.setattr(trainer, "heldout_loss", slow)
+    began = time.perf_counter()
+    history = trainer.train(progress_bar=False)
+    assert history[-2].seconds < 0.12 <= history[-1].seconds
+    assert spent >= 0.05 * len(history)
+    assert history[-1].seconds <= time.perf_counter() - began - spent
+
+
+def test_training_and_the_global_generator_leave_each_other_alone() -> None:
+    losses = []
+    for seed in (0, 1):
+        peer = rivals.Recipe(rivals.LSTMConfig(width=8, dropout=0.3), {}).build(V)
+        trainer = rivals.PeerTrainer(peer, ids_of(300), ids_of(40, 1), config_of())
+        torch.manual_seed(seed)
+        before = torch.get_rng_state()
+        losses.append([r.train_loss for r in trainer.train(progress_bar=False)])
+        assert torch.equal(torch.get_rng_state(), before)
+    assert losses[0] == losses[1]
+
+
+def test_ctrl_c_leaves_the_average_so_far() -> None:
+    peer = rivals.Recipe(SIZES["gpt"], {}).build(V)
+    trainer = rivals.PeerTrainer(peer, ids_of(300), ids_of(40, 1), config_of())
+    with pytest.raises(Interrupted, match="after step 3"):
+        train(trainer, stop_at(3))
+    for name, array in trainer.averaged.state_dict().items():
+        assert torch.equal(peer.state_dict()[name], array)
+    assert len(trainer.train(progress_bar=False)) == 6
 
 
 def test_only_matrices_decay() -> None:
@@ -279,7 +327,7 @@ def test_impossible_sizes(kind: str, changes: dict[str, float], said: str) -> No
 
 
 def test_sequences_longer_than_the_context() -> None:
-    with pytest.raises(UserError, match="sequence_length is 13, but the model sees 12"):
+    with pytest.raises(UserError, match="sequence_length is 13, but the model knows only 12"):
         rivals.PeerTrainer(peer_of("gpt"), ids_of(99), ids_of(9), config_of(sequence_length=13))
 
 
@@ -288,5 +336,5 @@ def test_a_loss_that_is_no_number_ends_training() -> None:
     with torch.no_grad():
         peer.embedding[3] = float("nan")
     trainer = rivals.PeerTrainer(peer, ids_of(99), ids_of(9), config_of())
-    with pytest.raises(UserError, match="became nan at step 1"):
-        trainer.train()
+    with pytest.raises(UserError, match="became nan at step 1; train with a smaller learning_rate"):
+        trainer.train(progress_bar=False)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import VARIANTS, random_ids, random_model
+from conftest import VARIANTS, random_ids, random_model, tokenizer_of
 
+from minibrillm import reference
 from minibrillm.config import ModelConfig
 from minibrillm.counting import KneserNey
-from minibrillm.functional import Rounding, energy, gelu, position_encoding, sigmoid
+from minibrillm.functional import energy, gelu, position_encoding, sigmoid
 from minibrillm.graph import TokenGraph
 from minibrillm.model import BriLLM
-from minibrillm.reference import edges_between
-from minibrillm.text import CharacterTokenizer
+from minibrillm.variance import Rounding
 
 V = 9
 
@@ -158,7 +158,7 @@ def written_out(model: BriLLM, tokens: np.ndarray) -> np.ndarray:
             encoding = position_encoding(config.positions, i + config.first_position, 1, d)[0]
             answers = []
             for v in range(graph.n_nodes):
-                weight, bias = edges_between(p, graph, config, u, np.array([v]))
+                weight, bias = config.edge_kind.between(p, graph, u, np.array([v]))
                 answers.append(gelu(a @ weight[0] + bias[0] + encoding))
             logits = energy(np.array(answers))
             far = 0.0
@@ -271,7 +271,7 @@ def test_first_loss_of_the_released_model_with_401_candidates_is_6_34() -> None:
     losses = []
     for seed in range(6):
         config = ModelConfig.preset("released")
-        model = BriLLM.create(config, AnyNode(n_nodes), graph, seed=seed, backend="numpy")
+        model = BriLLM.create(config, tokenizer_of(n_nodes), graph, seed=seed, backend="numpy")
         tokens = rng.integers(0, n_sources, size=(8, 33))
         candidates = np.empty((8, 32, 401), np.int64)
         for b, i in np.ndindex(8, 32):
@@ -282,8 +282,10 @@ def test_first_loss_of_the_released_model_with_401_candidates_is_6_34() -> None:
     assert np.mean(losses) == pytest.approx(6.34, abs=0.1)
 
 
-class AnyNode(CharacterTokenizer):
-    """Stands in for a tokenizer where no text is needed: V without an alphabet."""
-
-    def __init__(self, n_nodes: int) -> None:
-        super().__init__("".join(chr(0x4E00 + k) for k in range(n_nodes - 1)))
+@pytest.mark.parametrize("high", [5, 70_000])
+def test_positions_are_grouped_by_source_in_order(high: int) -> None:
+    nodes = np.random.default_rng(0).integers(0, high, size=(7, 31))
+    groups = list(reference._by_source(nodes))
+    np.testing.assert_array_equal([u for u, _ in groups], np.unique(nodes))
+    for u, rows in groups:
+        np.testing.assert_array_equal(rows, np.flatnonzero(nodes.ravel() == u))

@@ -164,9 +164,7 @@ def test_steps_of_training(variant: str, changes: dict[str, float]) -> None:
     config = TrainConfig.preset(variant.split(",")[0], steps=3, warmup_steps=2, **changes)
     model = model_of(variant)
     trainer = rivals.TwinTrainer(rivals.Twin(model), config)
-    ours = AdamW(
-        model.parameters, config, model.operations, train_shared_edge=model.config.train_shared_edge
-    )
+    ours = AdamW(model, config)
     for step in range(3):
         tokens, candidates = batch_of(model, seed=step)
         chosen = candidates if variant == "released" else None

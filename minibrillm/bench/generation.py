@@ -8,7 +8,7 @@ from minibrillm.bench.pytorch import NotAvailable, agree, rivals
 from minibrillm.bench.setting import Bench, Section
 from minibrillm.bench.timing import REST, Side, alternate, spread
 from minibrillm.checks import UserError
-from minibrillm.functional import State
+from minibrillm.memory import State
 from minibrillm.model import BriLLM
 
 Array = np.ndarray

@@ -9,7 +9,7 @@ from pathlib import Path
 from minibrillm.bench.process import run_python
 from minibrillm.bench.setting import Bench, Section
 from minibrillm.bench.timing import Side, alternate, spread
-from minibrillm.runs import save_checkpoint
+from minibrillm.storage import save_checkpoint
 
 
 def start(bench: Bench) -> Section:

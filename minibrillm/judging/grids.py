@@ -144,7 +144,7 @@ def _train_peer(task: Task, recipe: Recipe, seed: int) -> PeerTrainer:
     config = recipe.train_config(minutes=task.minutes, seed=seed)
     peer = recipe.build(task.n_nodes, seed)
     trainer = PeerTrainer(peer, task.ids["train"], task.ids["validation"], config)
-    trainer.train()
+    trainer.train(progress_bar=False)
     return trainer
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from minibrillm.judging.comparison import Comparison
-    from minibrillm.training import Record
+    from minibrillm.storage import Record
 
 # Told apart by everybody (Okabe & Ito).
 _SAFE = ("#56b4e9", "#0072b2", "#d55e00", "#009e73", "#cc79a7")

@@ -1,6 +1,6 @@
 """The same model in PyTorch, a GPT and an LSTM; PyTorch is imported with the first name used."""
 
-from importlib import import_module
+from importlib import import_module  # noqa: TID251 (of this room's own files)
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:

@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import copy
 import math
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
-from minibrillm.checks import UserError, as_documents
 from minibrillm.config import TrainConfig
-from minibrillm.optim import learning_rate
 from minibrillm.rivals.peer import Peer
 from minibrillm.rivals.pytorch import nn, torch
-from minibrillm.text import Windows
-from minibrillm.training import Record, curve_part
+from minibrillm.scoring import curve_part
+from minibrillm.storage import History, Record
+from minibrillm.text import Batch
+from minibrillm.training import Trainer
 
 Array = np.ndarray
 
 
-class PeerTrainer:
-    """Trains a peer as `minibrillm.training.Trainer` trains ours: same batches, same clock.
+class PeerTrainer(Trainer):
+    """Trains a peer as `minibrillm.training.Trainer` trains ours: same batches, same loop.
 
     What is measured on the way does not count as time. AdamW decays matrices only. The moving
-    average of the weights is evaluated, at the end the weights themselves too; `model` holds what
-    did best on the held-out text.
+    average of the weights is evaluated, at the end the weights themselves too; `model`, which is
+    the peer itself, gets what did best on the held-out text.
 
     Parameters
     ----------
@@ -35,8 +35,15 @@ class PeerTrainer:
     train_ids, heldout_ids : integer arrays (N,), or sequences of them
         Streams, or documents, whose ends no window crosses (`minibrillm.text.Windows`).
     config : TrainConfig
-        ``negatives`` and ``checkpoint_every`` do not matter.
+        What varies the gradients (``negatives``, ``dropout`` …) and ``checkpoint_every`` do not
+        matter.
     """
+
+    count_evaluations = False
+    model: Any  # a `Peer`, which has of a `BriLLM` what the loop asks for
+    learner: Any
+    averaged: Any
+    optimiser: Any  # that of PyTorch
 
     def __init__(
         self,
@@ -45,18 +52,14 @@ class PeerTrainer:
         heldout_ids: Array | Sequence[Array],
         config: TrainConfig,
     ) -> None:
-        limit = peer.max_positions
-        if limit is not None and config.sequence_length > limit:
-            raise UserError(
-                f"sequence_length is {config.sequence_length}, but the model sees {limit} tokens"
-            )
-        self.config, self.learner = config, peer
-        self.averaged, self.model = copy.deepcopy(peer), copy.deepcopy(peer)
-        self.kept_loss = math.inf
-        self.windows = Windows(train_ids, config.sequence_length)
-        self.heldout_ids = curve_part(as_documents(heldout_ids))
-        self.rng = np.random.default_rng([config.seed, 1])
-        self.weights = list(peer.parameters())
+        trained: Any = peer
+        super().__init__(trained, train_ids, heldout_ids, config)
+
+    def _prepare(self) -> None:
+        config = self.config
+        self.learner, self.averaged = copy.deepcopy(self.model), copy.deepcopy(self.model)
+        self.best: Peer = self.averaged  # of both, when they were last evaluated
+        self.weights = list(self.learner.parameters())
         self.average = [p.data for p in self.averaged.parameters()]
         matrices = [p for p in self.weights if p.ndim > 1]
         others = [p for p in self.weights if p.ndim < 2]
@@ -69,73 +72,48 @@ class PeerTrainer:
             eps=config.epsilon,
             fused=True,
         )
-        self.step = 0
-        self.seconds = 0.0
-        self.history: list[Record] = []
 
-    @property
-    def progress(self) -> float:
-        """Share of the run that is over, by steps or by time, whichever is further."""
-        config = self.config
-        by_steps = 0.0 if config.steps is None else self.step / config.steps
-        by_time = 0.0 if config.minutes is None else self.seconds / (60 * config.minutes)
-        return max(by_steps, by_time)
-
-    def train_step(self) -> Record:
-        """Draw a batch, find the gradients, update; a loss that is not finite is a `UserError`."""
-        config = self.config
-        rate = learning_rate(config, self.step, self.progress)
+    def learn(self, batch: Batch, rate: float) -> tuple[float, float]:
+        """Learn from a batch at a rate; returns the loss before, and the gradient's norm."""
+        config, step = self.config, self.step + 1
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.zero_grad()
-        loss = self.learner.loss(*self.windows.draw(config.batch_size, self.rng))
+        loss = self.learner.loss(*batch)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.weights, config.clip_norm or math.inf).item()
-        if not math.isfinite(norm):
-            raise UserError(f"the gradient's norm became {norm} at step {self.step + 1}")
-        self.optimiser.step()
-        self.step += 1
-        decay = min(config.average_decay, (1 + self.step) / (10 + self.step))
-        torch._foreach_lerp_(self.average, [p.data for p in self.weights], 1 - decay)
-        positions = config.batch_size * config.sequence_length
-        return Record(self.step, self.seconds, self.step * positions, rate, loss.item(), norm)
+        if math.isfinite(norm):
+            self.optimiser.step()
+            decay = min(config.average_decay, (1 + step) / (10 + step))
+            torch._foreach_lerp_(self.average, [p.data for p in self.weights], 1 - decay)
+        return loss.item(), norm
 
-    def train(self, on_step: Callable[[Record], None] | None = None) -> list[Record]:
-        """Train to the end of the run and return the history."""
-        config = self.config
-        self._warm_up()
-        with _dropout_from(config.seed):
-            while self.progress < 1:
-                began = time.perf_counter()
-                record = self.train_step()
-                self.seconds += time.perf_counter() - began
-                every = config.evaluate_every
-                heldout = math.nan
-                if self.progress >= 1:
-                    heldout = min(self._score(self.averaged), self._score(self.learner))
-                elif every and self.step % every == 0:
-                    heldout = self._score(self.averaged)
-                record = Record(
-                    **{**vars(record), "seconds": self.seconds, "heldout_loss": heldout}
-                )
-                self.history.append(record)
-                if on_step is not None:
-                    on_step(record)
-        return self.history
+    def heldout_loss(self) -> float:
+        """Held-out nats per token of the averaged weights; at the end of the better of both."""
+        part = curve_part(self.heldout_ids)
+        losses = {self.averaged: self.averaged.score(part)}
+        if self.progress >= 1:
+            losses[self.learner] = self.learner.score(part)
+        self.best = min(losses, key=losses.__getitem__)
+        return losses[self.best]
 
-    def _warm_up(self) -> None:
+    def keep(self) -> None:
+        """Give the model the weights that were last found to be the better ones."""
+        self.model.load_state_dict(self.best.state_dict())
+
+    def warm_up(self) -> None:
         """Let PyTorch prepare what the loop calls, before the clock starts."""
         tokens = np.zeros((self.config.batch_size, self.config.sequence_length + 1), np.int64)
-        self.learner.loss(tokens).backward()
+        with _dropout_from(0):  # or the masks of the training would be others
+            self.learner.loss(tokens).backward()
         self.model.nll(tokens)
 
-    def _score(self, candidate: Peer) -> float:
-        """Held-out loss; what did better than all before is kept."""
-        loss = candidate.score(self.heldout_ids)
-        if loss < self.kept_loss:
-            self.kept_loss = loss
-            self.model.load_state_dict(candidate.state_dict())
-        return loss
+    def train(
+        self, *, progress_bar: bool = True, on_step: Callable[[Record], None] | None = None
+    ) -> History:
+        """As `Trainer.train`."""
+        with _dropout_from(self.config.seed):
+            return super().train(progress_bar=progress_bar, on_step=on_step)
 
 
 @contextmanager

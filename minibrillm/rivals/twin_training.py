@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from minibrillm.config import TrainConfig
-from minibrillm.parameters import decays
 from minibrillm.rivals.pytorch import Tensor, nn, torch
 from minibrillm.rivals.twin import Twin
 
@@ -25,9 +24,10 @@ class TwinTrainer:
         self.twin, self.config = twin, config
         self.n_steps = 0
         self.weights = dict(twin.named_parameters())
+        decays = twin.config.edge_kind.decaying
         groups = [
             {
-                "params": [p for name, p in self.weights.items() if decays(name) == decaying],
+                "params": [p for name, p in self.weights.items() if (name in decays) == decaying],
                 "weight_decay": config.weight_decay if decaying else 0.0,
             }
             for decaying in (True, False)
