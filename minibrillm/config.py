@@ -46,7 +46,7 @@ class ModelConfig(Record):
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> ModelConfig:
-        """A preset: "paper", "released" (the authors' code), "mini" (ours), "mini-ngrams" (with counts)."""
+        """One of "paper", "released" (the authors' code), "mini" (ours), "mini-ngrams"."""
         return cls.from_json({**model_settings(name), **changes})
 
     @property
