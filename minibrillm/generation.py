@@ -83,8 +83,8 @@ def write(
 ) -> Iterator[str]:
     """Text that follows a prompt, piece by piece; arguments as for `BriLLM.generate`."""
     how, tok = Sampling.from_json(sampling), model.tokenizer
+    stops, banned = check_prompt(tok, prompt, n_tokens, seed, stop)
     rng = np.random.default_rng(seed)
-    stops, banned = check_prompt(tok, prompt, n_tokens, stop)
     ids, drawn = tok.encode(prompt), []
     if ids.size == 0:  # begin at a node drawn from the unigram
         weights = model.graph.node_counts.astype(np.float64)

@@ -231,7 +231,7 @@ class BriLLM:
         """Continue a prompt piece by piece, itself not included, with at most so many tokens.
 
         Without a prompt it starts at a node drawn from the unigram. A seed makes it repeatable;
-        ``stop``, a text of one token, ends it; ``sampling``: temperature, top_k, top_p (`Sampling`).
+        ``stop``, a text of one token, ends it. See `Sampling` for temperature, top_k and top_p.
         """
         return write(self, prompt, n_tokens, seed, stop, **sampling)
 

@@ -121,9 +121,9 @@ def at_source(
     """N signals reach one node: its K columns answer, softmax, loss, and each line back.
 
     ``a`` and ``encoding`` are (N, d), ``edge`` the columns' weights (K, d, d) and biases (K, d). At
-    each position C of the columns compete: which, and what each weighs there (π), say ``column`` and
-    ``log_weight`` (N, C). ``true`` and ``true_log_weight`` (N,) are the column of the true target,
-    and its own π; ``share`` (N,) its part in the mean loss, without which no gradients are made.
+    each position C of the columns compete: ``column`` and ``log_weight`` (N, C) say which, and what
+    each weighs there (π). ``true`` and ``true_log_weight`` (N,) are the true target's column and
+    its own π; ``share`` (N,) is its part in the mean loss, without which no gradients are made.
     ``rounded`` changes the probabilities (N, K) that they are made of (eq. 11b).
 
     Returns −log p of the true targets (N,), p (N, C), and gradients in a and in the edges.

@@ -1,7 +1,8 @@
-"""Small models and the runner of commands that several test files share."""
+"""Small models, the runner of commands and small runs that several test files share."""
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from minibrillm.cli import app as cli
+from minibrillm.cli import main
 from minibrillm.config import ModelConfig
 from minibrillm.graph import TokenGraph
 from minibrillm.model import BriLLM
@@ -127,7 +128,7 @@ def minibrillm(
         capsys.readouterr()
         code: object = 0
         try:
-            cli.main()
+            main()
         except SystemExit as end:
             code = end.code or 0
         out, err = capsys.readouterr()
@@ -135,6 +136,35 @@ def minibrillm(
         return Result(code, out, err)
 
     return command
+
+
+TEXT = "我爱妈妈。妈妈爱我。\nthe cat sat on the mat. a dog ran.\n" * 12
+FEW = ("--d-node", 4, "--batch-size", 4, "--sequence-length", 8)
+
+
+@pytest.fixture(scope="session")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("text") / "mama.txt"
+    path.write_text(TEXT, encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def trained(text: Path) -> Path:
+    """A run of 4 steps; no test changes it."""
+    run = text.parent / "run"
+    train = ["train", text, "--steps", 4, "--out", run, "--backend", "numpy", *FEW]
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as end:
+        patch.setattr(sys, "argv", ["minibrillm", *map(str, train)])
+        main()
+    assert not end.value.code
+    return run
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """A run of 4 steps to do with as one likes."""
+    return Path(shutil.copytree(trained, tmp_path / "run"))
 
 
 def is_refused(result: Result, *said: str) -> None:

@@ -162,7 +162,7 @@ def test_a_text_in_runs_breaks_a_model_without_bound_and_the_advice_mends_it(
     made = minibrillm("train", "ruled.txt", *run, "--out", "a")
     said = made.out + made.err
     assert "'~' stands 533 times in a row" in made.err  # to train on; the rest is held out
-    assert "train with signal_bound=8" in said, said
+    assert "train with --signal-bound 8" in said, said
     mended = minibrillm("train", "ruled.txt", *run, "--out", "b", "--signal-bound", 8)
     assert mended.code == 0
     assert "guessing blindly" not in mended.out

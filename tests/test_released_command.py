@@ -30,7 +30,8 @@ from released_files import (
 
 from minibrillm.config import ModelConfig
 from minibrillm.model import BriLLM
-from minibrillm.runs import load, save_checkpoint
+from minibrillm.runs import load
+from minibrillm.storage import save_checkpoint
 from minibrillm.text import (
     HuggingFaceTokenizer,
     VocabularyTokenizer,
@@ -93,7 +94,7 @@ def test_an_imported_run_has_no_text(imported: Path, minibrillm: Command) -> Non
 def test_unknown_characters(imported: Path, minibrillm: Command, tmp_path: Path) -> None:
     made = minibrillm("generate", imported, "--prompt", "a龘", "--backend", "numpy", "--tokens", 1)
     assert made.code == 0
-    assert made.err == "note: the model does not know '龘'; read as <unk>\n"
+    assert made.err == "note: the vocabulary lacks '龘': read as unknown\n"
     model = random_model(ModelConfig.preset("released", d_node=4), n_nodes=3)
     model.tokenizer = VocabularyTokenizer(["a", "b", "[PAD]"])
     save_checkpoint(tmp_path / "plain", model)
@@ -176,7 +177,7 @@ def test_a_text_with_unknown_bytes_is_measured_by_its_characters(
     assert data["unknown"] == 3
     assert data["characters"] == len(text) - first
     assert data["bytes"] == len(text.encode()) - first
-    assert "note: the model does not know '龘'" in found.err
+    assert "note: the vocabulary lacks '龘'" in found.err
 
 
 def test_usage(files: dict[str, Path], minibrillm: Command) -> None:

@@ -3,6 +3,7 @@
 from minibrillm.checks import ranges
 from minibrillm.checks.above import Graph, Network, Reader, Settings, Standing
 from minibrillm.checks.arguments import (
+    as_array,
     check_batch,
     check_candidates,
     check_ids,
@@ -26,6 +27,7 @@ __all__ = [
     "Settings",
     "Standing",
     "UserError",
+    "as_array",
     "as_documents",
     "as_ids",
     "blocks",

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minibrillm.checks import Graph, Network, Standing
+from minibrillm.checks import Graph, Network, Standing, as_array, check_ids
 from minibrillm.counting.kneser_ney import KneserNey
 
 Array = np.ndarray
@@ -124,7 +124,7 @@ def rows_after(
 
 def log_prior_after(model: Network, tokens: Array, state: Standing | None = None) -> Array:
     """π of every node after each token of streams: () -> (V,), (T,) -> (T, V) …; float64."""
-    tokens = np.asarray(tokens)
+    tokens = check_ids(as_array(tokens, "tokens"), model.graph.n_nodes)
     wide = rows_after(model, np.atleast_2d(tokens), state)
     if wide is not None:
         return wide.log_prior.astype(np.float64).reshape(*tokens.shape, -1)

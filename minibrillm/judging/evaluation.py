@@ -34,7 +34,7 @@ class Score:
     bits_per_byte: float | None  # None: the bytes of unknown characters are not known
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """Scores of a model and of n-grams on one held-out text."""
 
@@ -45,6 +45,9 @@ class Evaluation:
     scores: list[Score]
     note: str = ""
     verdict: str = ""  # who is ahead, and why if it is not BriLLM
+
+    def __repr__(self) -> str:
+        return self.table()  # what a notebook shows
 
     def to_json(self) -> dict[str, Any]:
         """Plain dictionary; None stands for infinity, which JSON does not know."""

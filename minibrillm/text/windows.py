@@ -50,7 +50,7 @@ class Windows:
         if len(documents) < 2 and len(self.ids) < n + 1:
             raise UserError(
                 f"the text has {len(self.ids)} tokens, shorter than one sequence of {n + 1}; give "
-                "more text or a smaller sequence length"
+                "more text or a smaller sequence_length"
             )
         if not (length > 1).any():
             raise UserError("no document has two tokens; it takes at least one edge to learn from")
