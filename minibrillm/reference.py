@@ -58,7 +58,7 @@ def path_forward(model: Network, tokens: Array, state: State | None = None) -> P
     a, acc = state.incoming, state.accumulator  # (B, d)
     for i in range(n):
         u, v = tokens[:, i], tokens[:, i + 1]
-        weight, bias = config.edge_kind.between(model.parameters, model.graph, u, v)
+        weight, bias = config.edge_kind.between(model, u, v)
         h = np.einsum("bi,bio->bo", a, weight) + bias + encoding[i]  # (B, d), eq. 4
         s = saturate(gelu(h), bound)  # eq. 6
         incoming[:, i], pre_activation[:, i], signal[:, i] = a, h, s
@@ -93,8 +93,8 @@ def path_backward(model: Network, tokens: Array, path: Path, competition: Compet
             gradients["log_bound"] += d_log_bound.sum()
         dh = dy * gelu_derivative(h)
         d_edge = a[:, :, None] * dh[:, None, :], dh
-        config.edge_kind.add_gradient(gradients, model.graph, u, v, d_edge)
-        weight, _ = config.edge_kind.between(model.parameters, model.graph, u, v)
+        config.edge_kind.add_gradient(gradients, model, u, v, d_edge)
+        weight, _ = config.edge_kind.between(model, u, v)
         da = competition.d_incoming[:, i] + np.einsum("bo,bio->bi", dh, weight)  # eq. 16
         da_dot_a[i] = (da * a).sum(axis=0)  # towards eq. 17
         if i > 0:
@@ -169,14 +169,14 @@ def compete(
     without them, all V (eq. 8-9). ``log_prior`` holds π of every target at every position; without
     it π is that of the graph, by source. ``rounding`` is of small probabilities (eq. 11b).
     """
-    graph, edges, parameters = model.graph, model.config.edge_kind, model.parameters
+    graph, edges = model.graph, model.config.edge_kind
     a, truth = path.incoming.reshape(-1, path.incoming.shape[-1]), tokens[:, 1:].reshape(-1)
     encoding = _encodings(model, path.schedule.first, path.incoming)
     shares = None if share is None else share.reshape(-1).astype(a.dtype)
     nll, d_incoming = np.empty(len(a), a.dtype), np.empty_like(a if share is not None else a[:0])
-    gradients = {} if share is None else {k: np.zeros_like(x) for k, x in parameters.items()}
+    gradients = {} if share is None else {k: np.zeros_like(x) for k, x in model.parameters.items()}
     for u, rows in _by_source(tokens[:, :-1]):
-        targets, edge = edges.leaving(parameters, graph, u)
+        targets, edge = edges.leaving(model, u)
         if candidates is None:
             chosen, log_weight = targets[None], edges.log_weights(graph, u)
             column = np.broadcast_to(np.arange(len(targets)), (len(rows), len(targets)))
@@ -195,7 +195,7 @@ def compete(
         if shares is None:
             continue
         d_incoming[rows] = da
-        edges.add_gradient(gradients, graph, np.full_like(targets, u), targets, d_edge)
+        edges.add_gradient(gradients, model, np.full_like(targets, u), targets, d_edge)
         if log_prior is not None:
             d_trust = log_prior.trust_gradient(rows, chosen, true, p, shares[rows])
             np.add.at(gradients["context_trust"], *d_trust)  # eq. 11c
@@ -212,7 +212,7 @@ def energies(model: Network, nodes: Array, incoming: Array, first: int = 0) -> A
     a, encoding = incoming.reshape(-1, incoming.shape[-1]), _encodings(model, first, incoming)
     out = np.empty((len(a), graph.n_nodes), a.dtype)
     for u, rows in _by_source(nodes):
-        _, (weight, bias) = edges.leaving(model.parameters, graph, u)
+        _, (weight, bias) = edges.leaving(model, u)
         e = energy(gelu(a[rows] @ weight + bias[:, None, :] + encoding[rows])).T
         out[rows] = e[:, edges.column(graph, u, everyone)]
     return out.reshape(*nodes.shape, graph.n_nodes)

@@ -142,7 +142,7 @@ def written_out(model: BriLLM, tokens: np.ndarray) -> np.ndarray:
             encoding = position_encoding(config.positions, i + config.first_position, 1, d)[0]
             answers = []
             for v in range(graph.n_nodes):
-                weight, bias = config.edge_kind.between(p, graph, u, np.array([v]))
+                weight, bias = config.edge_kind.between(model, u, np.array([v]))
                 answers.append(gelu(a @ weight[0] + bias[0] + encoding))
             logits = energy(np.array(answers))
             far = 0.0
