@@ -86,8 +86,12 @@ class BriLLM:
         dtype: type = np.float32,
     ) -> BriLLM:
         """A fresh model with first weights drawn from ``seed`` (MODEL.md, "Variants")."""
-        rng, parameters = np.random.default_rng(seed), {}
-        given, spread = config.first_values(), config.initial_range
+        parameters: Named = {}
+        rng, given, spread = (
+            np.random.default_rng(seed),
+            config.first_values(),
+            config.initial_range,
+        )
         for name, shape in config.shapes(graph.n_nodes, graph.n_edges).items():
             parameters[name] = np.full(shape, given.get(name, 0), dtype)
             for block in checks.blocks(parameters[name]) if name not in given else ():

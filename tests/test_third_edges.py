@@ -82,7 +82,9 @@ def test_a_stream_read_in_pieces_is_the_stream_read_at_once() -> None:
 
 
 def test_it_learns_writes_and_comes_back(tmp_path: Path) -> None:
-    trainer = loose(tiny(edges="narrow", prior="none"), **LEARN | {"steps": 100, "learning_rate": 0.05})
+    trainer = loose(
+        tiny(edges="narrow", prior="none"), **LEARN | {"steps": 100, "learning_rate": 0.05}
+    )
     history = train(trainer)
     assert history[-1].train_loss < 0.5 * history[0].train_loss
     text = trainer.model.generate("我", 30, seed=0)
