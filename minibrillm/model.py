@@ -86,12 +86,8 @@ class BriLLM:
         dtype: type = np.float32,
     ) -> BriLLM:
         """A fresh model with first weights drawn from ``seed`` (MODEL.md, "Variants")."""
-        parameters: Named = {}
-        rng, given, spread = (
-            np.random.default_rng(seed),
-            config.first_values(),
-            config.initial_range,
-        )
+        rng, parameters = np.random.default_rng(seed), Named()
+        given, spread = config.first_values(), config.initial_range
         for name, shape in config.shapes(graph.n_nodes, graph.n_edges).items():
             parameters[name] = np.full(shape, given.get(name, 0), dtype)
             for block in checks.blocks(parameters[name]) if name not in given else ():
