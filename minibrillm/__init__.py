@@ -2,9 +2,9 @@
 
 An evening, in reading order: `functional` (small functions beside their way back), `graph`, `edges`
 and `memory` (one class for each kind), `config`, `optim`, `reference` (THE TEXTBOOK: forward and
-backward), `generation`, `model`, `training`; with MODEL.md beside them. Every folder is a room whose
-name says what it is for; those that the evening imports (checks, text, counting …) may be trusted
-for now. For speed, go on with `kernels.path`.
+backward), `generation`, `model`, `training`; with MODEL.md beside them. Every folder is a room, and
+its name says what it is for; those that the evening imports (checks, text, counting …) may be
+trusted for now. For speed, go on with `kernels.path`.
 """
 
 import os

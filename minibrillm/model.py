@@ -45,6 +45,10 @@ class BriLLM:
         checks.check_parts(self.config, self.tokenizer, self.graph, self.backend)
         shapes = self.config.shapes(self.graph.n_nodes, self.graph.n_edges)
         checks.check_parameters(shapes, self.parameters)
+        if self.backend == "numba" and self.config.edges not in self.operations.SUPPORTED_EDGES:
+            what = f"the kernels do not know edges {self.config.edges!r}"
+            warnings.warn(f"{what}: the textbook computes, which is slower", stacklevel=3)
+            self.backend = "numpy"
 
     @classmethod
     def from_text(
@@ -105,14 +109,11 @@ class BriLLM:
     @property
     def operations(self) -> ModuleType:
         """The module that computes: `minibrillm.kernels` or `minibrillm.reference`."""
-        if self.backend == "numba":
-            from minibrillm import kernels
+        if self.backend == "numpy":
+            return reference
+        from minibrillm import kernels
 
-            if self.config.edges in kernels.SUPPORTED_EDGES:
-                return kernels
-            what = f"the kernels do not know edges {self.config.edges!r}"
-            warnings.warn(f"{what}: the textbook computes, which is slower", stacklevel=3)
-        return reference
+        return kernels
 
     @property
     def n_parameters(self) -> int:

@@ -61,7 +61,7 @@ def path_forward(model: Network, tokens: Array, state: State | None = None) -> P
     a, acc = state.incoming, state.accumulator  # (B, d)
     for i in range(n):
         u, v = tokens[:, i], tokens[:, i + 1]
-        weight, bias = config.edge_kind.between(model.parameters, model.graph, u, v)
+        weight, bias = config.edge_kind.between(model, u, v)
         h = np.einsum("bi,bio->bo", a, weight) + bias + encoding[i]  # (B, d), eq. 4
         s = saturate(gelu(h), bound)  # eq. 6
         incoming[:, i], pre_activation[:, i], signal[:, i] = a, h, s
@@ -98,8 +98,8 @@ def path_backward(model: Network, tokens: Array, path: Path, competition: Compet
             gradients["log_bound"] += d_log_bound.sum()
         dh = dy * gelu_derivative(h)
         d_weight = a[:, :, None] * dh[:, None, :]  # (B, d, d), eq. 16
-        config.edge_kind.add_gradient(gradients, model.graph, u, v, (d_weight, dh))
-        weight, _ = config.edge_kind.between(model.parameters, model.graph, u, v)  # not kept: d²
+        config.edge_kind.add_gradient(gradients, model, u, v, (d_weight, dh))
+        weight, _ = config.edge_kind.between(model, u, v)  # not kept: d²
         da = competition.d_incoming[:, i] + np.einsum("bo,bio->bi", dh, weight)  # eq. 16
         da_times_a[i] = (da * a).sum(axis=0)  # towards eq. 17
         if i > 0:
@@ -107,11 +107,8 @@ def path_backward(model: Network, tokens: Array, path: Path, competition: Compet
     memory, sums = config.memory_kind, (da_times_a, d_keep, d_gain)
     if path.schedule.first == 0 and config.start == "node" and n > 0:
         d_start = da + keep[0] * d_acc if memory.remembers_start else da  # da_0, dacc_1
-        np.add.at(
-            gradients["node_bias"],
-            tokens[:, 0],
-            d_start * gelu_derivative(path.start_pre_activation),
-        )
+        dh = d_start * gelu_derivative(path.start_pre_activation)
+        np.add.at(gradients["node_bias"], tokens[:, 0], dh)
     gradients |= memory.schedule_backward(model.parameters, path.schedule, sums)
     return gradients
 
@@ -185,14 +182,14 @@ def compete(
     in the softmax, the true one first; without them, all V (eq. 8-9). ``prior`` holds π of every
     target at every position; without it π is that of the graph, by source. ``rounding``: eq. 11b.
     """
-    graph, edges, parameters = model.graph, model.config.edge_kind, model.parameters
+    graph, edges = model.graph, model.config.edge_kind
     a, truth = path.incoming.reshape(-1, path.incoming.shape[-1]), tokens[:, 1:].reshape(-1)
     encoding = _encodings(model, path.schedule.first, path.incoming)
     shares = None if share is None else share.reshape(-1).astype(a.dtype)
     nll, d_incoming = np.empty(len(a), a.dtype), np.empty_like(a if share is not None else a[:0])
-    gradients = {} if share is None else {k: np.zeros_like(x) for k, x in parameters.items()}
+    gradients = {} if share is None else {k: np.zeros_like(x) for k, x in model.parameters.items()}
     for u, rows in _by_source(tokens[:, :-1]):
-        targets, edge = edges.leaving(parameters, graph, u)
+        targets, edge = edges.leaving(model, u)
         true, true_log_weight = truth[rows], graph.log_prior(u, truth[rows])
         if candidates is None:
             chosen, log_weight = targets[None], edges.log_weights(graph, u)  # (1, C): for all alike
@@ -214,7 +211,7 @@ def compete(
         if shares is None:
             continue
         d_incoming[rows] = da
-        edges.add_gradient(gradients, graph, np.full_like(targets, u), targets, d_edge)
+        edges.add_gradient(gradients, model, np.full_like(targets, u), targets, d_edge)
         if prior is not None:
             d_trust = prior.trust_gradient(rows, chosen, true, p, shares[rows])
             np.add.at(gradients["context_trust"], *d_trust)  # eq. 11c
@@ -231,7 +228,7 @@ def energies(model: Network, nodes: Array, incoming: Array, first: int = 0) -> A
     a, encoding = incoming.reshape(-1, incoming.shape[-1]), _encodings(model, first, incoming)
     out = np.empty((len(a), graph.n_nodes), a.dtype)
     for u, rows in _by_source(nodes):
-        _, _, e = answers(a[rows], edges.leaving(model.parameters, graph, u)[1], encoding[rows])
+        _, _, e = answers(a[rows], edges.leaving(model, u)[1], encoding[rows])
         out[rows] = e[:, edges.column(graph, u, everyone)]
     return out.reshape(*nodes.shape, graph.n_nodes)
 
