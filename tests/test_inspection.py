@@ -91,5 +91,7 @@ def test_reading_a_trace_needs_no_matplotlib() -> None:
         "import sys; from minibrillm.look import trace, plot_trace; "
         "print({'matplotlib', 'networkx'} & set(sys.modules))"
     )
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    said = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True
+    )
     assert said.stdout == "set()\n"

@@ -14,7 +14,9 @@ from minibrillm.checks import UserError
 
 def test_the_room_is_entered_without_torch() -> None:
     code = "import sys, minibrillm.rivals; print('torch' in sys.modules)"
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    said = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True
+    )
     assert said.stdout == "False\n"
 
 
