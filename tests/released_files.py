@@ -15,6 +15,7 @@ import tokenizers
 from minibrillm.checks import UserError
 from minibrillm.model import BriLLM
 from minibrillm.released import read_released
+from minibrillm.storage import graph_to_arrays
 
 State = dict[str, np.ndarray]
 Table = dict[str, dict[str, int]]
@@ -139,7 +140,7 @@ def same_model(ours: BriLLM, theirs: BriLLM) -> None:
     assert ours.tokenizer.to_json() == theirs.tokenizer.to_json()
     groups = (
         (ours.parameters, theirs.parameters),
-        (ours.graph.to_arrays(), theirs.graph.to_arrays()),
+        (graph_to_arrays(ours.graph), graph_to_arrays(theirs.graph)),
     )
     for mine, yours in groups:
         assert mine.keys() == yours.keys()
