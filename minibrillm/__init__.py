@@ -1,9 +1,10 @@
 """minibrillm: BriLLM, the signal-flow language model, as a textbook that runs.
 
-An evening, in reading order: `functional` (small functions beside their derivatives), `graph`,
-`edges` and `memory` (one class for each kind), `config`, `optim`, `reference` (the textbook: all
-forward and backward), `generation`, `model`, `training`; have MODEL.md beside them. Every folder is
-a room, whose name says what for. Who wants it fast goes on with `kernels.path`.
+An evening, in reading order: `functional` (small functions beside their way back), `graph`, `edges`
+and `memory` (one class for each kind), `config`, `optim`, `reference` (THE TEXTBOOK: forward and
+backward), `generation`, `model`, `training`; with MODEL.md beside them. Every folder is a room, and
+its name says what it is for; those that the evening imports (checks, text, counting …) may be
+trusted for now. For speed, go on with `kernels.path`.
 """
 
 import os

@@ -12,6 +12,7 @@ import numpy as np
 from scipy.special import ndtr
 
 Array = np.ndarray
+Named = dict[str, Array]
 
 
 def gelu(h: Array) -> Array:
@@ -35,8 +36,8 @@ def energy_backward(d_energy: Array, y: Array, y_energy: Array) -> Array:
     return scale[..., None] * y
 
 
-def signal_bound(parameters: Mapping[str, Array]) -> float:
-    """c, the length that no signal reaches; 0: there is no bound (eq. 6)."""
+def bound_of(parameters: Mapping[str, Array]) -> float:
+    """c as it is now, the length that no signal reaches; 0: there is no bound (eq. 6)."""
     return float(np.exp(parameters["log_bound"][0])) if "log_bound" in parameters else 0.0
 
 
@@ -53,10 +54,10 @@ def saturate_backward(d_signal: Array, y: Array, bound: float) -> tuple[Array, A
     if bound == 0:
         return d_signal, np.zeros_like(d_signal[..., 0])
     q = 1 / np.hypot(1, energy(y / bound))[..., None]
-    s = q * y / bound
-    along = np.einsum("...d,...d->...", s, d_signal)
-    squared = np.einsum("...d,...d->...", s, s)  # ‖s‖² / c² = 1 - q²
-    return q * (d_signal - s * along[..., None]), bound * along * squared
+    s_over_c = q * y / bound
+    along = np.einsum("...d,...d->...", s_over_c, d_signal)
+    squared = np.einsum("...d,...d->...", s_over_c, s_over_c)  # ‖s‖² / c² = 1 - q²
+    return q * (d_signal - s_over_c * along[..., None]), bound * along * squared
 
 
 def logsumexp(logits: Array) -> Array:

@@ -55,9 +55,8 @@ def generate(
 ) -> Iterator[int]:
     """Yield up to ``n_tokens`` tokens that follow ``prompt`` (T,), T ≥ 1, one at a time.
 
-    A token of ``stop`` ends the text and is not yielded, those in ``banned`` are never drawn. A
-    step costs the same however long the past is. A signal that outgrew its numbers (MODEL.md,
-    "Memory") is a `UserError`; what was yielded stands.
+    A token of ``stop`` ends the text and is not yielded, those in ``banned`` (the unknown one) are
+    never drawn. A signal that outgrew its numbers (MODEL.md, "Memory") is a `UserError`.
     """
     blocked = np.fromiter(banned, np.int64, len(banned))
     state, unread = None, prompt

@@ -28,7 +28,7 @@ class TokenGraph:
     counts: Array  # (E,) how often its bigram was seen
     node_counts: Array  # (V,) how often each token was seen: the unigram
     prior: BigramPrior | None  # π(v|u), or None for π = 0
-    ngrams: KneserNey | None = None  # what a prior of longer contexts counts beside it
+    ngrams: KneserNey | None = None  # counts of longer contexts, for the prior "ngrams"
 
     @classmethod
     def for_config(cls, config: Settings, ids: Ids, n_nodes: int) -> TokenGraph:
@@ -51,6 +51,7 @@ class TokenGraph:
         if not any(len(d) > 1 for d in documents):
             read = sum(map(len, documents))
             raise UserError(f"a graph needs at least one bigram; got {read} token(s)")
+        # Bigram (u, v) as one integer, u V + v: sorted, they lie by source, then by target.
         keys = np.concatenate([d[:-1] * n_nodes + d[1:] for d in documents])
         keys, counts = np.unique(keys, return_counts=True)
         kept = counts >= min_count
@@ -88,7 +89,7 @@ class TokenGraph:
         return PairIndex(self.indptr, self.targets)
 
     def edge(self, sources: Array, targets: Array) -> Array:
-        """Index of the private edge u→v of every pair, -1 where it has none (or v is negative)."""
+        """Index of the private edge u→v of every pair, -1 where it has none or v is -1."""
         return self._index.find(sources, targets)
 
     def column(self, sources: Array | int, targets: Array) -> Array:

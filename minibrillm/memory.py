@@ -2,7 +2,8 @@
 
 Every kind is one recurrence, acc ← keep ⊙ acc + gain · s, read as a = acc / z (MODEL.md, eq. 7). A
 kind says what keep and gain are, and how gradients reach its parameters. To add one, write a
-subclass: its name is then a value of `ModelConfig.memory`.
+subclass, ``class Mine(Memory, name="mine")``: that is then a value of `ModelConfig.memory`, for the
+textbook and the kernels. (Import it before you load a model that has it.)
 """
 
 from __future__ import annotations
@@ -11,11 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minibrillm.checks import Network, Settings
-from minibrillm.functional import gelu, position_encoding, sigmoid
+from minibrillm.checks import Network, Settings, register
+from minibrillm.functional import Named, gelu, position_encoding, sigmoid
 
 Array = np.ndarray
-Named = dict[str, Array]
 Rates = tuple[Array, Array, float]
 Sums = tuple[Array, Array, Array]
 
@@ -51,7 +51,7 @@ class Path(NamedTuple):
     incoming: Array  # (B, n, d) a_i, what arrives at each source
     signal: Array  # (B, n, d) s_i, what leaves each edge of the path
     pre_activation: Array  # (B, n, d) h_i of those edges
-    start: Array  # (B, d) pre-activation of r_0
+    start_pre_activation: Array  # (B, d) of r_0
     schedule: Schedule
     final: State  # at the last token
 
@@ -65,12 +65,12 @@ class Competition(NamedTuple):
 
 
 class Memory:
-    """A kind of memory; itself the simplest, of the last signal alone (λ = 0, g = 1)."""
+    """A kind of memory."""
 
-    remembers_start = False  # whether r_0 belongs to the memory (eq. 2)
+    remembers_start = False  # whether r_0 belongs to the memory (eq. 2), with gain 1 and M = 0
 
-    def __init_subclass__(cls, *, name: str) -> None:
-        MEMORIES[name] = cls()
+    def __init_subclass__(cls, *, name: str) -> None:  # where a subclass is defined
+        register(MEMORIES, name, cls())
 
     def first_values(self, config: Settings) -> Named:
         """Its parameters by name, as they are before training."""
@@ -81,12 +81,14 @@ class Memory:
         return None
 
     def rates(self, parameters: Named, n: int, state: State) -> Rates:
-        """keep, (n, d) or what broadcasts to it; gain (n,); the scale after n edges (eq. 7)."""
-        return np.zeros(1), np.ones(n), state.log_scale
+        """keep, (n, d) or what broadcasts to it, gain (n,), and the scale after the n edges from
+        number ``state.position`` on (eq. 7)."""
+        raise NotImplementedError
 
-    def rates_backward(self, parameters: Named, schedule: Schedule, d: Rates) -> Named:
-        """Gradients of its parameters; ``d`` holds those of λ (d,) and of gain (n,) (eq. 18-19)."""
-        return {}
+    def rates_backward(self, parameters: Named, schedule: Schedule, d_rates: Sums) -> Named:
+        """Gradients of its parameters from those of keep (n, d), in two parts that add up, by way
+        of acc and of z, and of gain (n,) (eq. 18-19); M counts as a constant."""
+        raise NotImplementedError
 
     def schedule(self, parameters: Named, n: int, state: State) -> Schedule:
         """Unroll the recurrence over the n edges after a state (eq. 7)."""
@@ -101,16 +103,16 @@ class Memory:
     def schedule_backward(self, parameters: Named, schedule: Schedule, sums: Sums) -> Named:
         """Gradients of its parameters from those of the unrolled schedule (eq. 17-19).
 
-        ``sums`` over sequences: da_i ⊙ a_i (n, d); dacc_{i+1} ⊙ acc_i, over the edges too, (d,);
-        and ⟨dacc_{i+1}, s_i⟩ (n,).
+        ``sums`` over sequences: da_i ⊙ a_i and dacc_{i+1} ⊙ acc_i (n, d), ⟨dacc_{i+1}, s_i⟩ (n,).
         """
-        (da_dot_a, d_keep, d_gain), n, z = sums, len(schedule.gain), schedule.normaliser
-        sent = -da_dot_a[1:] / z[1:n]  # a_i = acc_i / z_i, so this reaches z_i, (n - 1, d)
-        dz = np.zeros_like(schedule.keep)  # row i: dz_{i+1}
+        da_times_a, d_keep, d_gain = sums
+        n, z = len(schedule.gain), schedule.normaliser
+        sent = -da_times_a[1:] / z[1:n]  # a_i = acc_i / z_i, so this reaches z_i, (n - 1, d)
+        dz = np.zeros_like(schedule.keep)  # row i holds dz_{i+1}; dz_n = 0
         for i in reversed(range(n - 1)):
-            dz[i] = schedule.keep[i + 1] * dz[i + 1] + sent[i]
-        d = d_keep + (dz * z[:n]).sum(axis=0), d_gain + dz.sum(axis=1), 0.0
-        return self.rates_backward(parameters, schedule, d)
+            dz[i] = schedule.keep[i + 1] * dz[i + 1] + sent[i]  # eq. 17
+        d_rates = d_keep, dz * z[:n], d_gain + dz.sum(axis=1)
+        return self.rates_backward(parameters, schedule, d_rates)
 
 
 MEMORIES: dict[str, Memory] = {}
@@ -118,6 +120,12 @@ MEMORIES: dict[str, Memory] = {}
 
 class Chain(Memory, name="chain"):
     """The last signal only: λ = 0, so a_i = s_{i-1}."""
+
+    def rates(self, parameters: Named, n: int, state: State) -> Rates:
+        return np.zeros(1), np.ones(n), state.log_scale
+
+    def rates_backward(self, parameters: Named, schedule: Schedule, d_rates: Sums) -> Named:
+        return {}
 
 
 class Position(Memory, name="position"):
@@ -136,13 +144,12 @@ class Position(Memory, name="position"):
         here = slice(state.position, state.position + n)
         alpha = parameters["position_logits"][here].astype(np.float64)
         top = np.maximum.accumulate(np.concatenate([[state.log_scale], alpha]))
-        with np.errstate(invalid="ignore"):  # nothing remembered yet: -inf - -inf, weight 0
-            keep = np.nan_to_num(np.exp(top[:-1] - top[1:]))[:, None]
+        keep = np.exp(top[:-1] - top[1:])[:, None]  # 0 where nothing is remembered yet
         return keep, np.exp(alpha - top[1:]), float(top[-1])
 
-    def rates_backward(self, parameters: Named, schedule: Schedule, d: Rates) -> Named:
-        d_alpha = np.zeros_like(parameters["position_logits"])
-        d_alpha[schedule.first : schedule.first + len(d[1])] = d[1] * schedule.gain  # eq. 19
+    def rates_backward(self, parameters: Named, schedule: Schedule, d_rates: Sums) -> Named:
+        d_alpha, (_, _, d_gain) = np.zeros_like(parameters["position_logits"]), d_rates
+        d_alpha[schedule.first : schedule.first + len(d_gain)] = d_gain * schedule.gain  # eq. 19
         return {"position_logits": d_alpha}
 
 
@@ -157,9 +164,12 @@ class Leaky(Memory, name="leaky"):
     def rates(self, parameters: Named, n: int, state: State) -> Rates:
         return sigmoid(parameters["decay_logit"]), np.ones(n), state.log_scale
 
-    def rates_backward(self, parameters: Named, schedule: Schedule, d: Rates) -> Named:
+    def rates_backward(self, parameters: Named, schedule: Schedule, d_rates: Sums) -> Named:
+        d_decay = sum(d_rates[0][::-1]) + d_rates[1].sum(
+            axis=0
+        )  # the last edge first, as they came
         decay = schedule.keep[0]
-        return {"decay_logit": d[0] * decay * (1 - decay)}  # eq. 18
+        return {"decay_logit": d_decay * decay * (1 - decay)}  # eq. 18
 
 
 def start_state(model: Network, nodes: Array) -> tuple[State, Array]:

@@ -1,4 +1,4 @@
-"""BriLLM: the waist. All below it is mathematics; all above it uses a model."""
+"""BriLLM: the whole model. The files before this one are its mathematics, those after use it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 from minibrillm import checks, reference
 from minibrillm.config import ModelConfig
 from minibrillm.counting import KneserNey, Withheld, log_prior_after, rows_after
-from minibrillm.edges import Named
+from minibrillm.functional import Named
 from minibrillm.generation import write
 from minibrillm.graph import TokenGraph
 from minibrillm.memory import Path, State, start_state
@@ -45,6 +45,10 @@ class BriLLM:
         checks.check_parts(self.config, self.tokenizer, self.graph, self.backend)
         shapes = self.config.shapes(self.graph.n_nodes, self.graph.n_edges)
         checks.check_parameters(shapes, self.parameters)
+        if self.backend == "numba" and self.config.edges not in self.operations.SUPPORTED_EDGES:
+            what = f"the kernels do not know edges {self.config.edges!r}"
+            warnings.warn(f"{what}: the textbook computes, which is slower", stacklevel=3)
+            self.backend = "numpy"
 
     @classmethod
     def from_text(
@@ -61,9 +65,9 @@ class BriLLM:
     ) -> BriLLM:
         """A fresh, untrained model whose nodes and edges are those of a text.
 
-        The text is a string, the `Path` of a file to read, or a sequence of documents; tokenizers
-        are "characters" and "bpe"; ``n_nodes`` is the largest vocabulary. ``changes`` are settings
-        of `ModelConfig` that differ from the preset.
+        The text is a string, a `pathlib.Path` of a file to read, or a sequence of documents;
+        tokenizers are "characters" and "bpe"; ``n_nodes`` is the largest vocabulary; ``changes``
+        are settings of `ModelConfig` that differ from the preset.
         """
         config, documents = ModelConfig.preset(preset, **changes), documents_of(text)
         tok = train_tokenizer(join_documents(documents), tokenizer, n_nodes)
@@ -83,11 +87,13 @@ class BriLLM:
     ) -> BriLLM:
         """A fresh model with first weights drawn from ``seed`` (MODEL.md, "Variants")."""
         rng, parameters = np.random.default_rng(seed), {}
-        given, spread = config.first_values(), config.initial_range
+        given, zero = config.first_values(), config.edge_kind.zero_at_first
+        spread = config.initial_range
         for name, shape in config.shapes(graph.n_nodes, graph.n_edges).items():
             parameters[name] = np.full(shape, given.get(name, 0), dtype)
-            for block in checks.blocks(parameters[name]) if name not in given else ():
-                block[...] = rng.uniform(-spread, spread, block.size)
+            if name not in given and name not in zero:
+                for block in checks.blocks(parameters[name]):  # piece by piece, to spare memory
+                    block[...] = rng.uniform(-spread, spread, block.size)
         return cls(config, tokenizer, graph, parameters, backend)
 
     def with_parameters(self, parameters: Named) -> BriLLM:
@@ -103,14 +109,11 @@ class BriLLM:
     @property
     def operations(self) -> ModuleType:
         """The module that computes: `minibrillm.kernels` or `minibrillm.reference`."""
-        if self.backend == "numba":
-            from minibrillm import kernels
+        if self.backend == "numpy":
+            return reference
+        from minibrillm import kernels
 
-            if self.config.edges in kernels.SUPPORTED_EDGES:
-                return kernels
-            what = f"the kernels do not know edges {self.config.edges!r}"
-            warnings.warn(f"{what}: the textbook computes, which is slower", stacklevel=3)
-        return reference
+        return kernels
 
     @property
     def n_parameters(self) -> int:
@@ -146,7 +149,7 @@ class BriLLM:
         batch, ops = self._batch(tokens, state), self.operations
         chosen = checks.check_candidates(candidates, batch, self.graph.n_nodes)
         path, rows = ops.path_forward(self, batch, state), rows_after(self, batch[:, :-1], state)
-        return ops.compete(self, batch, path, candidates=chosen, log_prior=rows).nll, path.final
+        return ops.compete(self, batch, path, candidates=chosen, prior=rows).nll, path.final
 
     def loss(self, tokens: Array, candidates: Maybe = None, weights: Maybe = None) -> float:
         """Mean −log p(next token), in nats per token (MODEL.md, eq. 10)."""
@@ -165,12 +168,11 @@ class BriLLM:
     ) -> tuple[float, Named]:
         """The loss and its gradient with respect to every parameter, by name.
 
-        ``tokens`` and ``candidates`` are as for `nll`. ``weights`` (B, T-1) say how much each
-        position counts in the mean; 0 where a shorter sequence was filled up to the length of the
-        others. From MODEL.md: ``rounding`` of small probabilities (eq. 11b; the loss is exact), a
-        ``mask`` (B, d) for every signal of a sequence where it competes ("Dropout"), and the
-        ``bigrams`` of the training text that `tokens` come from, with which an n-gram prior counts
-        as if what it is to foretell had not been read ("Leave one out").
+        ``tokens`` and ``candidates`` as for `nll`. ``weights`` (B, T-1) say how much each position
+        counts in the mean; 0 where a shorter sequence was filled up. From MODEL.md: ``rounding`` of
+        small probabilities (eq. 11b), a ``mask`` (B, d) for every signal of a sequence where it
+        competes ("Dropout"), and the ``bigrams`` of the training text, with which an n-gram prior
+        counts as if what it is to foretell had not been read ("Leave one out").
         """
         batch, ops = self._batch(tokens), self.operations
         candidates = checks.check_candidates(candidates, batch, self.graph.n_nodes)
@@ -183,7 +185,7 @@ class BriLLM:
             *(self, batch, heard),
             share=share / share.ravel().sum(),
             candidates=candidates,
-            log_prior=rows_after(self, batch[:, :-1], withheld=withheld),
+            prior=rows_after(self, batch[:, :-1], withheld=withheld),
             rounding=rounding,
         )
         if mask is not None:
@@ -229,8 +231,8 @@ class BriLLM:
     ) -> Iterator[str]:
         """Continue a prompt piece by piece, itself not included, with at most so many tokens.
 
-        Without a prompt it starts at a node drawn from the unigram. A seed makes it repeatable;
-        ``stop``, a text of one token, ends it; ``sampling``: temperature, top_k, top_p (`Sampling`).
+        Without a prompt it starts at a node drawn from the unigram. ``stop``, a text of one token,
+        ends it; `Sampling` has temperature, top_k and top_p.
         """
         return write(self, prompt, n_tokens, seed, stop, **sampling)
 

@@ -24,10 +24,9 @@ class Trainer:
     """Trains a model, and keeps what did best.
 
     ``model`` is changed in place: it gets the moving average of the weights at the step that did
-    best on the held-out text, so that longer training never leaves a worse model. `averaged` holds
-    the average as it is now, `learner` the weights themselves. Both texts are a stream of token ids
-    (N,), or documents, whose ends no window crosses (`minibrillm.text.Windows`); a training text
-    shorter than a sequence, or nothing held out, is a `UserError`.
+    best on the held-out text. `averaged` holds the average as it is now, `learner` the weights
+    themselves. Both texts are a stream of token ids (N,), or documents, whose ends no window
+    crosses; a training text shorter than a sequence, or nothing held out, is a `UserError`.
     """
 
     count_evaluations = True  # whether they use up the minutes, as they do for a user
@@ -72,15 +71,14 @@ class Trainer:
         for name, array in self.optimiser.average.items():
             self.model.parameters[name][...] = array
 
-    def warm_up(self) -> None:
+    def get_ready(self) -> None:
         """Compile what the loop calls, on a whole batch: its size decides which kernels compete."""
         rng = np.random.default_rng(0)
         tokens, _ = self.windows.draw(self.config.batch_size, rng)
         self.learner.loss_and_gradients(tokens, **self.extras.draw(tokens, 0, rng))
         self.model.nll(tokens)
         p, g, *moments = np.zeros((5, 1), next(iter(self.model.parameters.values())).dtype)
-        rates = 1.0, 1, 0.0, 0.0, 0.5, 0.5, 1e-8, 0.5
-        self.learner.operations.adamw(p, g, tuple(moments), rates)
+        self.learner.operations.adamw(p, g, tuple(moments), 1.0, 1, 0.0, 0.0, self.config)
 
     @property
     def progress(self) -> float:
@@ -92,7 +90,7 @@ class Trainer:
     @property
     def kept(self) -> tuple[int, int]:
         """The step whose weights are kept, and the last one."""
-        return self.step if self.kept_step is None else self.kept_step, self.step
+        return (self.step if self.kept_step is None else self.kept_step), self.step
 
     def train_step(self) -> Record:
         """Draw a batch and learn; a loss or gradient that is not finite is a `UserError`."""
@@ -107,14 +105,14 @@ class Trainer:
         return Record(self.step, self.seconds, read, rate, loss, norm)
 
     def train(
-        self, *, progress_bar: bool = True, on_step: Callable[[Record], None] | None = None
+        self, *, progress_bar: bool = True, on_step: Callable[[Record], None] = lambda record: None
     ) -> History:
         """Train to the end of the run and return the history; ``on_step`` is told every record.
 
         Ctrl-C raises `Interrupted` after a whole step, from which the next call goes on.
         """
         check_goes_on(self.progress, self.step)
-        self.warm_up()
+        self.get_ready()
         every, began = self.config.evaluate_every, time.perf_counter() - self.seconds
         bar = machine.progress_bar(self.config, self.step, self.seconds, progress_bar)
         with machine.interruptible() as interrupt, bar as show:
@@ -124,15 +122,15 @@ class Trainer:
                 if self.progress >= 1 or (every and self.step % every == 0):
                     before = time.perf_counter()
                     heldout = self.heldout_loss()
-                    began += 0 if self.count_evaluations else time.perf_counter() - before
+                    if not self.count_evaluations:  # then the clock stands still meanwhile
+                        began += time.perf_counter() - before
                     self.seconds = time.perf_counter() - began
                     if heldout < self.kept_loss:
                         self.kept_loss, self.kept_step = heldout, self.step
                         self.keep()
                 record = dataclasses.replace(record, seconds=self.seconds, heldout_loss=heldout)
                 self.history.append(record)
-                if on_step is not None:
-                    on_step(record)
+                on_step(record)
                 show(record)
                 if interrupt.requested and self.progress < 1:
                     if self.kept_step is None:

@@ -71,6 +71,31 @@ def random_model(
     return BriLLM(config, tokenizer, graph, parameters, backend)
 
 
+def check_gradients(
+    model: BriLLM,
+    tokens: np.ndarray,
+    candidates: np.ndarray | None = None,
+    weights: np.ndarray | None = None,
+) -> None:
+    """Every single parameter against central differences, in float64: relative error below 1e-6."""
+    _, gradients = model.loss_and_gradients(tokens, candidates, weights)
+    assert gradients.keys() == model.parameters.keys()
+    step = 1e-5
+    for name, parameter in model.parameters.items():
+        numeric = np.zeros_like(parameter)
+        for index in np.ndindex(parameter.shape):
+            kept = parameter[index]
+            parameter[index] = kept + step
+            up = model.loss(tokens, candidates, weights)
+            parameter[index] = kept - step
+            down = model.loss(tokens, candidates, weights)
+            parameter[index] = kept
+            numeric[index] = (up - down) / (2 * step)
+        assert np.abs(numeric).max() > 1e-6, f"{name} has no influence: nothing was tested"
+        error = np.abs(gradients[name] - numeric).max() / np.abs(numeric).max()
+        assert error < 1e-6, f"{name}: relative error {error:.1e}"
+
+
 def without_bound(model: BriLLM) -> BriLLM:
     """The model itself, its edges so strong that a signal outgrows its numbers."""
     model.config = model.config.replace(signal_bound=0.0)

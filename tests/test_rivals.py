@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from conftest import VARIANTS, random_ids, random_model
@@ -9,6 +11,8 @@ from conftest import VARIANTS, random_ids, random_model
 from minibrillm import rivals
 from minibrillm.checks import UserError
 from minibrillm.config import ModelConfig, TrainConfig
+from minibrillm.edges import EDGES
+from minibrillm.memory import MEMORIES
 from minibrillm.model import BriLLM
 from minibrillm.optim import AdamW, learning_rate
 
@@ -64,6 +68,17 @@ def check_against_reference(
 def test_a_prior_of_ngrams_is_refused() -> None:
     with pytest.raises(UserError, match="take the preset 'mini'"):
         rivals.Twin(random_model(VARIANTS["mini, 4-grams"]))
+
+
+@pytest.mark.parametrize(("setting", "kinds"), [("memory", MEMORIES), ("edges", EDGES)])
+def test_other_kinds_of_memory_and_edges_are_refused(
+    setting: str, kinds: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = model_of("mini")
+    monkeypatch.setitem(kinds, "other", kinds[getattr(model.config, setting)])
+    model.config = model.config.replace(**{setting: "other"})
+    with pytest.raises(UserError, match=f"a twin does not know {setting} 'other': "):
+        rivals.Twin(model)
 
 
 @pytest.mark.parametrize("with_candidates", [False, True], ids=["full", "candidates"])

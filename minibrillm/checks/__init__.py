@@ -11,6 +11,7 @@ from minibrillm.checks.arguments import (
 )
 from minibrillm.checks.documents import Ids, as_documents, as_ids, check_goes_on, check_training
 from minibrillm.checks.errors import Diverged, UserError
+from minibrillm.checks.kinds import register
 from minibrillm.checks.parameters import blocks, check_parameters, check_parts, check_prior
 from minibrillm.checks.prompts import check_prompt
 from minibrillm.checks.records import Range, Record
@@ -42,5 +43,6 @@ __all__ = [
     "check_training",
     "check_weights",
     "ranges",
+    "register",
     "remedy",
 ]

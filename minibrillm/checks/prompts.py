@@ -17,7 +17,8 @@ def check_prompt(
     Characters of the prompt that the vocabulary lacks are told by a warning; an impossible number
     of tokens, or an end that is not one token, is a `UserError`.
     """
-    if isinstance(n_tokens, bool) or not isinstance(n_tokens, Integral) or int(n_tokens) < 1:
+    whole = isinstance(n_tokens, Integral) and not isinstance(n_tokens, bool)
+    if not whole or int(n_tokens) < 1:
         raise UserError(f"n_tokens is {n_tokens!r}; expected an integer of at least 1")
     if seed is not None and (
         isinstance(seed, bool) or not isinstance(seed, Integral) or int(seed) < 0

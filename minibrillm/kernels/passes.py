@@ -105,7 +105,7 @@ def path_backward(model: Network, tokens: Array, path: Path, competition: Compet
     (n_streams, n, d), dtype, memory = path.incoming.shape, path.incoming.dtype, config.memory_kind
     gradients, da = competition.gradients, competition.d_incoming.copy()
     dh, incoming = np.empty_like(da), np.ascontiguousarray(path.incoming)
-    d_acc, d_keep = (np.zeros((n_streams, d), dtype) for _ in range(2))
+    d_acc, d_keep = np.zeros((n_streams, d), dtype), np.empty_like(da)
     d_gain, d_log_bound = (np.empty((n_streams, n), dtype) for _ in range(2))
     steps = steps_of(parameters, graph, config, tokens, path.schedule)
     weight, _ = parts_of_edges(parameters, config)
@@ -126,9 +126,13 @@ def path_backward(model: Network, tokens: Array, path: Path, competition: Compet
         d_start = da[:, 0]
         if memory.remembers_start:
             d_start = d_start + path.schedule.keep[0] * d_acc
-        np.add.at(gradients["node_bias"], tokens[:, 0], d_start * gelu_derivative(path.start))
-    da_dot_a = np.einsum("bnd,bnd->nd", da, path.incoming)
-    of_memory = da_dot_a, d_keep.sum(axis=0), d_gain.sum(axis=0)
+        np.add.at(
+            gradients["node_bias"],
+            tokens[:, 0],
+            d_start * gelu_derivative(path.start_pre_activation),
+        )
+    da_times_a = np.einsum("bnd,bnd->nd", da, path.incoming)
+    of_memory = da_times_a, d_keep.sum(axis=0), d_gain.sum(axis=0)
     gradients |= memory.schedule_backward(parameters, path.schedule, of_memory)
     return gradients
 
@@ -220,7 +224,7 @@ def compete(
     *,
     share: Array | None = None,
     candidates: Array | None = None,
-    log_prior: PriorRows | None = None,
+    prior: PriorRows | None = None,
     rounding: Rounding | None = None,
 ) -> Competition:
     """As `minibrillm.reference.compete`."""
@@ -235,7 +239,7 @@ def compete(
         columns = v if three_part else graph.out_degree[groups.label] + 1
         groups, bin_start = deal(groups, columns * (12.0 + size))
     order = groups.order
-    case = _case(graph, config, tokens, order, share, candidates, log_prior, rounding, dtype)
+    case = _case(graph, config, tokens, order, share, candidates, prior, rounding, dtype)
     encoding = np.empty((0, d), dtype)
     if config.positions != "none" or is_apart:
         encoding = _encoding(config, path.schedule.first, n, dtype)[order % n]
@@ -253,9 +257,9 @@ def compete(
     if learns:
         d_incoming[order] = d_signals
         d_incoming = d_incoming.reshape(path.incoming.shape)
-        if log_prior is not None:
+        if prior is not None:
             d_trust = gradients["context_trust"]
-            d_trust += np.bincount(log_prior.length.ravel(), case.d_trust, d_trust.size)
+            d_trust += np.bincount(prior.length.ravel(), case.d_trust, d_trust.size)
     return Competition(nll.reshape(n_streams, n), d_incoming, gradients)
 
 

@@ -101,7 +101,7 @@ class PeerTrainer(Trainer):
         """Give the model the weights that were last found to be the better ones."""
         self.model.load_state_dict(self.best.state_dict())
 
-    def warm_up(self) -> None:
+    def get_ready(self) -> None:
         """Let PyTorch prepare what the loop calls, before the clock starts."""
         tokens = np.zeros((self.config.batch_size, self.config.sequence_length + 1), np.int64)
         with _dropout_from(0):  # or the masks of the training would be others
@@ -109,7 +109,7 @@ class PeerTrainer(Trainer):
         self.model.nll(tokens)
 
     def train(
-        self, *, progress_bar: bool = True, on_step: Callable[[Record], None] | None = None
+        self, *, progress_bar: bool = True, on_step: Callable[[Record], None] = lambda record: None
     ) -> History:
         """As `Trainer.train`."""
         with _dropout_from(self.config.seed):

@@ -24,6 +24,7 @@ from minibrillm.rivals.pytorch import F, Tensor, nn, torch
 from minibrillm.rivals.tables import graph_tables
 
 LAYOUTS = {"per_step": per_step_loss, "grouped": grouped_loss}
+KINDS = {"memory": ("chain", "position", "leaky"), "edges": ("shared", "three_part")}
 Pair = tuple[Tensor, Tensor]
 _PARTS_ABOVE = 1 << 18  # V d²: above, the parts of an edge are kept apart in the competition
 
@@ -46,7 +47,7 @@ class Twin(nn.Module):
     Raises
     ------
     UserError
-        An unknown layout; ``compiled`` where torch.compile does not work.
+        An unknown layout or kind of memory or edge; ``compiled`` where torch.compile does not work.
     """
 
     # Which parameters exist depends on the config: MODEL.md, "Objects".
@@ -78,6 +79,10 @@ class Twin(nn.Module):
             raise UserError(f"there is no layout {layout!r}; choose one of {', '.join(LAYOUTS)}")
         if model.graph.ngrams is not None:
             raise UserError("a twin knows no prior of n-grams; take the preset 'mini'")
+        for setting, known in KINDS.items():
+            if getattr(model.config, setting) not in known:
+                kind = getattr(model.config, setting)
+                raise UserError(f"a twin does not know {setting} {kind!r}: {', '.join(known)}")
         self.config, self.layout = model.config, layout
         self.n_nodes, self.d = model.graph.n_nodes, model.config.d_node
         self.max_positions = model.max_positions
