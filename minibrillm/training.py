@@ -105,7 +105,7 @@ class Trainer:
         return Record(self.step, self.seconds, read, rate, loss, norm)
 
     def train(
-        self, *, progress_bar: bool = True, on_step: Callable[[Record], None] = lambda record: None
+        self, *, progress_bar: bool = True, on_step: Callable[[Record], None] | None = None
     ) -> History:
         """Train to the end of the run and return the history; ``on_step`` is told every record.
 
@@ -130,7 +130,8 @@ class Trainer:
                         self.keep()
                 record = dataclasses.replace(record, seconds=self.seconds, heldout_loss=heldout)
                 self.history.append(record)
-                on_step(record)
+                if on_step is not None:
+                    on_step(record)
                 show(record)
                 if interrupt.requested and self.progress < 1:
                     if self.kept_step is None:

@@ -11,7 +11,7 @@ import pytest
 from conftest import VARIANTS, random_ids, random_model, without_bound
 from small_trainings import TEXT
 
-from minibrillm.functional import saturate, saturate_backward, signal_bound
+from minibrillm.functional import bound_of, saturate, saturate_backward
 from minibrillm.model import BriLLM
 from minibrillm.runs import load
 from minibrillm.storage import save_checkpoint
@@ -25,7 +25,7 @@ BACKENDS = pytest.mark.parametrize("backend", ["numpy", "numba"])
 def test_no_signal_is_longer_than_the_bound(variant: str, dtype: type, backend: str) -> None:
     """MODEL.md, "How large a signal can grow", where matrices are as large as numbers allow."""
     model = random_model(VARIANTS[variant], dtype=dtype, backend=backend)
-    bound = signal_bound(model.parameters)
+    bound = bound_of(model.parameters)
     tokens = random_ids(4 * 40, 9, np.random.default_rng(1)).reshape(4, 40)
     for factor in (0.1, 1, 40, 1e6):
         for name, array in model.parameters.items():

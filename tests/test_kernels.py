@@ -15,14 +15,14 @@ from conftest import VARIANTS, random_ids, random_model
 from scipy.special import ndtr
 
 from minibrillm import kernels, reference
-from minibrillm.config import ModelConfig
+from minibrillm.config import ModelConfig, TrainConfig
 from minibrillm.counting import KneserNey, PriorRows, Withheld
 from minibrillm.functional import gelu, gelu_derivative
 from minibrillm.graph import TokenGraph
 from minibrillm.kernels import passes
 from minibrillm.kernels.gelu import gelu_and_product
+from minibrillm.machine import SQUARES_BLOCK
 from minibrillm.model import BriLLM
-from minibrillm.optim import SQUARES_BLOCK
 from minibrillm.variance import Rounding
 
 # Large enough for the competition with the parts of an edge kept apart, which small graphs skip,
@@ -297,9 +297,9 @@ def test_adamw_agrees_with_the_textbook() -> None:
     rng = np.random.default_rng(0)
     ours = [rng.normal(size=(40, 5)) for _ in range(3)] + [rng.random((40, 5)) for _ in range(2)]
     theirs = [a.copy() for a in ours]
-    settings = (0.7, 3, 0.01, 0.5, 0.9, 0.99, 1e-8, 0.95)
+    config = TrainConfig(steps=9, average_decay=0.95)
     for operations, (parameter, gradient, *moments) in ((kernels, ours), (reference, theirs)):
-        operations.adamw(parameter, gradient, tuple(moments), settings)
+        operations.adamw(parameter, gradient, tuple(moments), 0.7, 3, 0.01, 0.5, config)
     for a, b in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-12)
 

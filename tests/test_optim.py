@@ -11,7 +11,8 @@ import pytest
 
 from minibrillm import kernels, reference
 from minibrillm.config import ModelConfig, TrainConfig
-from minibrillm.optim import AdamW, Parameters, learning_rate
+from minibrillm.functional import Named
+from minibrillm.optim import AdamW, learning_rate
 
 CONFIGS = {
     "three_part": ModelConfig.preset("mini", d_node=4),
@@ -26,13 +27,13 @@ def config(**changes: float | int) -> TrainConfig:
     return TrainConfig.from_json({**settings, **changes})
 
 
-def arrays(edges: str, seed: int, dtype: type = np.float64) -> Parameters:
+def arrays(edges: str, seed: int, dtype: type = np.float64) -> Named:
     rng, shapes = np.random.default_rng(seed), CONFIGS[edges].shapes(5, 7)
     return {name: rng.normal(size=shape).astype(dtype) for name, shape in shapes.items()}
 
 
 def model_of(
-    edges: str, operations: ModuleType, parameters: Parameters | None = None, **changes: Any
+    edges: str, operations: ModuleType, parameters: Named | None = None, **changes: Any
 ) -> Any:
     """What an optimiser asks of a model."""
     parameters = arrays(edges, 0) if parameters is None else parameters
@@ -78,7 +79,7 @@ def test_warm_up_and_cosine_multiply() -> None:
 DECAYING = {"axon_weight", "dendrite_weight", "synapse_weight", "synapse_bias", "edge_weight"}
 
 
-def textbook(edges: str, settings: TrainConfig, n_steps: int = 6) -> tuple[Parameters, Parameters]:
+def textbook(edges: str, settings: TrainConfig, n_steps: int = 6) -> tuple[Named, Named]:
     """Loshchilov & Hutter 2019, algorithm 2, one array at a time; and the average of weights."""
     parameters, averages = arrays(edges, 0), arrays(edges, 0)
     for name, theta in parameters.items():

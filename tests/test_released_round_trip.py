@@ -38,9 +38,9 @@ def test_there_and_back(tmp_path: Path, vocabulary: dict[str, int], how: str) ->
     assert written == vocabulary
     assert list(written.values()) == list(range(len(written)))
     again = read(new)
-    kept = {"n_bigrams", "node_counts"} if vocabulary is SHUFFLED else set()
+    kept = {"node_counts"} if vocabulary is SHUFFLED else set()
     if how == "edges":
-        kept = {"n_bigrams", "node_counts", "counts"}
+        kept = {"node_counts", "counts"}
     # Edges carry no frequencies; a shared pair keeps no count, not even one by place.
     again.graph = replace(again.graph, **{name: getattr(model.graph, name) for name in kept})
     same_model(again, model)

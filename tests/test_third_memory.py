@@ -12,7 +12,7 @@ from small_trainings import LEARN, loose, tiny, train
 from minibrillm.checks import Settings, UserError
 from minibrillm.config import ModelConfig
 from minibrillm.functional import sigmoid
-from minibrillm.memory import MEMORIES, Memory, Named, Rates, Schedule, State
+from minibrillm.memory import MEMORIES, Memory, Named, Rates, Schedule, State, Sums
 from minibrillm.model import BriLLM
 from minibrillm.runs import load
 
@@ -20,23 +20,28 @@ Array = np.ndarray
 
 
 class Fading(Memory, name="fading"):
-    """A leaky mean with one decay for all numbers, λ = sigmoid(ρ), in which a signal weighs exp(γ)
-    where r_0 weighs 1."""
+    """A leaky mean that keeps more and more, or less and less: λ_i = sigmoid(ρ + τ i), the same for
+    all numbers; a signal weighs exp(γ) where r_0 weighs 1."""
 
     remembers_start = True
 
     def first_values(self, config: Settings) -> Named:
-        return {"fade_logit": np.ones(1), "log_gain": np.zeros(1)}  # ρ, γ
+        return {"fade": np.ones(1), "drift": np.zeros(1), "log_gain": np.zeros(1)}  # ρ, τ, γ
 
     def rates(self, parameters: Named, n: int, state: State) -> Rates:
         gain = np.repeat(np.exp(parameters["log_gain"]), n)
-        return sigmoid(parameters["fade_logit"]), gain, state.log_scale
+        place = np.arange(state.position, state.position + n)[:, None]  # (n, 1)
+        return sigmoid(parameters["fade"] + parameters["drift"] * place), gain, state.log_scale
 
-    def rates_backward(self, parameters: Named, schedule: Schedule, d: Rates) -> Named:
-        decay = schedule.keep[0, :1]
+    def rates_backward(self, parameters: Named, schedule: Schedule, d_rates: Sums) -> Named:
+        d_keep, by_way_of_z, d_gain = d_rates
+        keep, dtype = schedule.keep, d_gain.dtype
+        d_logit = ((d_keep + by_way_of_z) * keep * (1 - keep)).sum(axis=1)  # (n,)
+        place = np.arange(schedule.first, schedule.first + len(keep))
         return {
-            "fade_logit": d[0].sum(keepdims=True) * decay * (1 - decay),
-            "log_gain": (d[1] * schedule.gain).sum(keepdims=True),
+            "fade": d_logit.sum(keepdims=True),
+            "drift": (d_logit * place).sum(keepdims=True).astype(dtype),
+            "log_gain": (d_gain * schedule.gain).sum(keepdims=True),
         }
 
 
@@ -63,17 +68,19 @@ def tokens_of(n_streams: int = 3, n: int = 7) -> Array:
 @pytest.mark.parametrize("start", ["node", "ones"])
 def test_gradients_are_those_of_central_differences(start: str) -> None:
     model = model_of(start=start)
-    assert {"fade_logit", "log_gain"} <= model.parameters.keys()
+    assert {"fade", "drift", "log_gain"} <= model.parameters.keys()
     check_gradients(model, tokens_of())
 
 
 def test_the_memory_is_the_mean_that_it_says() -> None:
     model, tokens = model_of(), tokens_of()
     path = model.path(tokens)
-    decay, gain = sigmoid(model.parameters["fade_logit"]), np.exp(model.parameters["log_gain"])
-    for i in range(tokens.shape[1] - 1):
+    n, gain = tokens.shape[1] - 1, np.exp(model.parameters["log_gain"])
+    keep = sigmoid(model.parameters["fade"] + model.parameters["drift"] * np.arange(n))
+    for i in range(n):
         signals = np.concatenate([path.incoming[:, :1], path.signal[:, :i]], axis=1)  # r_0 first
-        weights = decay ** np.arange(i, -1, -1) * np.where(np.arange(i + 1) > 0, gain, 1)
+        weights = np.array([np.prod(keep[j:i]) for j in range(i + 1)])
+        weights *= np.where(np.arange(i + 1) > 0, gain, 1)
         mean = np.einsum("j,bjd->bd", weights / weights.sum(), signals)
         np.testing.assert_allclose(path.incoming[:, i], mean, atol=1e-12)
 
@@ -91,11 +98,11 @@ def test_a_stream_read_in_pieces_is_the_stream_read_at_once(backend: str) -> Non
 @pytest.mark.parametrize("backend", ["numpy", "numba"])
 def test_it_learns_writes_and_comes_back(tmp_path: Path, backend: str) -> None:
     trainer = loose(tiny(memory="fading", prior="none", backend=backend), **LEARN)
-    before = {name: trainer.model.parameters[name].copy() for name in ("fade_logit", "log_gain")}
+    before = {name: trainer.model.parameters[name].copy() for name in ("fade", "drift", "log_gain")}
     history = train(trainer)
     assert history[-1].train_loss < 0.5 * history[0].train_loss
     for name, array in before.items():
-        assert np.abs(trainer.model.parameters[name] - array).max() > 0.01, name
+        assert np.abs(trainer.model.parameters[name] - array).max() > 0.001, name
     text = trainer.model.generate("我", 30, seed=0)
     assert text.startswith("我")
     assert len(text) == 31

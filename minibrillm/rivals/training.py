@@ -109,7 +109,7 @@ class PeerTrainer(Trainer):
         self.model.nll(tokens)
 
     def train(
-        self, *, progress_bar: bool = True, on_step: Callable[[Record], None] = lambda record: None
+        self, *, progress_bar: bool = True, on_step: Callable[[Record], None] | None = None
     ) -> History:
         """As `Trainer.train`."""
         with _dropout_from(self.config.seed):

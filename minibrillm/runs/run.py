@@ -111,7 +111,7 @@ class Run:
         return run
 
     def train(
-        self, *, progress_bar: bool = True, on_step: Callable[[Record], None] = lambda record: None
+        self, *, progress_bar: bool = True, on_step: Callable[[Record], None] | None = None
     ) -> History:
         """As `Trainer.train`, with a checkpoint now and then, at the end, and after Ctrl-C."""
         trainer, every = self.trainer, self.trainer.config.checkpoint_every
@@ -119,7 +119,8 @@ class Run:
 
             def kept(record: Record) -> None:
                 write(record)
-                on_step(record)
+                if on_step is not None:
+                    on_step(record)
                 if trainer.progress >= 1 or (every and trainer.step % every == 0):
                     self.save()
 
