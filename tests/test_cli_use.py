@@ -89,7 +89,7 @@ BAD_GENERATION = {
     "--top-k -1": "--top-k is -1",
     "--top-p 0": "--top-p is 0",
     "--top-p 1.5": "--top-p is 1.5",
-    "--seed -1": "--seed is -1",
+    "--seed -1": "seed is -1",
     "--stop ab": "exactly one token of the vocabulary; got 'ab'",
     "--stop 龘": "exactly one token of the vocabulary; got '龘'",
     "--backend cuda": "no backend 'cuda'",

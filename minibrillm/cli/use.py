@@ -63,8 +63,6 @@ def generate(
     """Continue a prompt, in Chinese or in English."""
     from minibrillm.runs import load
 
-    if seed is not None and seed < 0:
-        raise UserError(f"--seed is {seed}; expected at least 0")
     stream(
         load(run, backend),
         prompt,
