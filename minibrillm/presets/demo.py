@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+from minibrillm.checks import Settings
 from minibrillm.presets.fitted import for_vocabulary
-
-if TYPE_CHECKING:
-    from minibrillm.config import ModelConfig, TrainConfig
 
 
 class Demo(NamedTuple):
@@ -27,9 +25,7 @@ DEMO: dict[str, Demo] = {
 }
 
 
-def for_demo(
-    language: str, n_nodes: int, config: ModelConfig, training: TrainConfig
-) -> TrainConfig:
+def for_demo(language: str, n_nodes: int, config: Settings, training: Settings) -> Settings:
     """The share of a training that one language gets ("zh" or "en"), with settings that suit it.
 
     Parameters
