@@ -86,7 +86,7 @@ class BriLLM:
         dtype: type = np.float32,
     ) -> BriLLM:
         """A fresh model with first weights drawn from ``seed`` (MODEL.md, "Variants")."""
-        rng, parameters = np.random.default_rng(seed), {}
+        rng, parameters = np.random.default_rng(seed), Named()
         given, zero = config.first_values(), config.edge_kind.zero_at_first
         spread = config.initial_range
         for name, shape in config.shapes(graph.n_nodes, graph.n_edges).items():

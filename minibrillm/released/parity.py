@@ -165,9 +165,9 @@ def _found(golden: dict[str, Array], model: BriLLM, slots: Array) -> dict[str, A
     tokens, candidates = (golden[name].astype(np.int64) for name in ("tokens", "candidates"))
     loss, gradients = model.loss_and_gradients(tokens, candidates)
     energies = model.energies(tokens)[:, :-1]
-    ours = {
+    ours: dict[str, Array] = {
         "energies": np.take_along_axis(energies, candidates, axis=2),
-        "loss": np.float64(loss),
+        "loss": np.asarray(loss),
         "grad_node_bias": gradients["node_bias"],
         "grad_positions": gradients["position_logits"],
     }
