@@ -162,3 +162,8 @@ def test_what_decays() -> None:
         "synapse_weight",
         "synapse_bias",
     }
+
+
+def test_a_preset_that_was_renamed_is_still_found() -> None:
+    with pytest.warns(UserWarning, match="the preset mini7 is now called mini-ngrams"):
+        assert ModelConfig.preset("mini7") == ModelConfig.preset("mini-ngrams")
