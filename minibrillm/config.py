@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from minibrillm.checks import Record, UserError, ranges
+from minibrillm.checks import Record, UserError, check_prior, ranges
 from minibrillm.edges import EDGES, Edges, Shapes
+from minibrillm.functional import Named
 from minibrillm.memory import MEMORIES, Memory
 from minibrillm.presets.named import model_settings, training_settings
 
@@ -37,26 +38,15 @@ class ModelConfig(Record):
     signal_bound: float = 8.0  # what c starts from, the length no signal reaches; 0: no bound
 
     _ranges = ranges.MODEL
-    _choices = {  # noqa: RUF012
-        "memory": MEMORIES,
-        "start": ("ones", "node"),
-        "edges": EDGES,
-        "positions": ("none", "sinusoidal", "released"),
-        "prior": ("none", "hebbian", "ngrams"),
-    }
+    _choices = ranges.WORDS | {"memory": MEMORIES, "edges": EDGES}
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.prior == "ngrams" and self.edge_kind.has_class:
-            raise UserError(
-                f"the prior 'ngrams' tells unseen targets apart, {self.edges} edges make one class "
-                "of them; take edges='three_part', or prior='hebbian'"
-            )
+        check_prior(self)
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> ModelConfig:
-        """``paper`` (its equation), ``released`` (the authors' code), ``mini`` (ours), or
-        ``mini-ngrams`` (ours with a prior of 7-grams)."""
+        """One of "paper", "released" (the authors' code), "mini" (ours), "mini-ngrams"."""
         return cls.from_json({**model_settings(name), **changes})
 
     @property
@@ -69,10 +59,9 @@ class ModelConfig(Record):
         """What `edges` names."""
         return EDGES[self.edges]
 
-    def first_values(self) -> dict[str, Any]:
-        """Parameters that do not start at random, by name: arrays, or one number for all."""
-        values: dict[str, Any] = dict.fromkeys(self.edge_kind.zero_at_first, 0.0)
-        values |= self.memory_kind.first_values(self)
+    def first_values(self) -> Named:
+        """Parameters that start at given values, by name: all but those of edges and nodes."""
+        values = dict(self.memory_kind.first_values(self))
         if self.signal_bound:
             values["log_bound"] = np.full(1, math.log(self.signal_bound))
         if self.prior == "ngrams":
@@ -84,8 +73,7 @@ class ModelConfig(Record):
         shapes = self.edge_kind.shapes(self.d_node, n_nodes, n_edges)
         if self.start == "node":
             shapes["node_bias"] = (n_nodes, self.d_node)
-        arrays = self.first_values().items()
-        return shapes | {name: x.shape for name, x in arrays if isinstance(x, np.ndarray)}
+        return shapes | {name: array.shape for name, array in self.first_values().items()}
 
     def n_parameters(self, n_nodes: int, n_edges: int) -> int:
         """Number of parameters; for ``released`` (E+1)(d² + d) + V d + 512 (MODEL.md, eq. 20)."""
@@ -94,11 +82,8 @@ class ModelConfig(Record):
 
 @dataclass(frozen=True)
 class TrainConfig(Record):
-    """How a model is trained, the defaults as for ``mini``; give steps, or minutes, or both.
-
-    With both, the first reached ends the run; the learning rate follows whichever is nearer its
-    end. An impossible value is a `UserError` with the name of the setting.
-    """
+    """How a model is trained, the defaults as for ``mini``; give steps, or minutes, or both: then
+    the first reached ends the run, and the learning rate follows whichever is nearer its end."""
 
     steps: int | None = None  # optimiser steps
     minutes: float | None = None  # of the training loop, evaluations included

@@ -12,6 +12,7 @@ import numpy as np
 from scipy.special import ndtr
 
 Array = np.ndarray
+Named = dict[str, Array]
 
 
 def gelu(h: Array) -> Array:
@@ -30,24 +31,20 @@ def energy(y: Array) -> Array:
 
 
 def energy_backward(d_energy: Array, y: Array, y_energy: Array) -> Array:
-    """Gradient of `energy`: d_energy y / ‖y‖, and 0 where the energy is 0 (eq. 11).
-
-    (...), (..., d), (...) -> (..., d)
-    """
+    """Gradient of `energy`, d_energy y / ‖y‖, 0 where the energy is 0: (..., d) (eq. 11)."""
     scale = np.divide(d_energy, y_energy, out=np.zeros_like(y_energy), where=y_energy > 0)
     return scale[..., None] * y
 
 
-def signal_bound(parameters: Mapping[str, Array]) -> float:
-    """c, the length that no signal reaches; 0: there is no bound (eq. 6)."""
+def bound_of(parameters: Mapping[str, Array]) -> float:
+    """c as it is now, the length that no signal reaches; 0: there is no bound (eq. 6)."""
     return float(np.exp(parameters["log_bound"][0])) if "log_bound" in parameters else 0.0
 
 
 def saturate(y: Array, bound: float) -> Array:
-    """The signal that an answer sends on, q y with q = 1 / √(1 + ‖y‖² / c²) (eq. 6).
+    """The signal that an answer (..., d) sends on: q y with q = 1 / √(1 + ‖y‖² / c²) (eq. 6).
 
-    A small answer goes on as it is, a loud one is turned down: ‖q y‖ < c. With c = 0 there is no
-    bound, q = 1. (..., d) -> (..., d)
+    A small answer goes on as it is, a loud one is turned down: ‖q y‖ < c.
     """
     return y if bound == 0 else y / np.hypot(1, energy(y / bound))[..., None]
 
@@ -57,10 +54,10 @@ def saturate_backward(d_signal: Array, y: Array, bound: float) -> tuple[Array, A
     if bound == 0:
         return d_signal, np.zeros_like(d_signal[..., 0])
     q = 1 / np.hypot(1, energy(y / bound))[..., None]
-    s = q * y / bound
-    along = np.einsum("...d,...d->...", s, d_signal)
-    squared = np.einsum("...d,...d->...", s, s)  # ‖s‖² / c² = 1 - q²
-    return q * (d_signal - s * along[..., None]), bound * along * squared
+    s_over_c = q * y / bound
+    along = np.einsum("...d,...d->...", s_over_c, d_signal)
+    squared = np.einsum("...d,...d->...", s_over_c, s_over_c)  # ‖s‖² / c² = 1 - q²
+    return q * (d_signal - s_over_c * along[..., None]), bound * along * squared
 
 
 def logsumexp(logits: Array) -> Array:
@@ -77,17 +74,10 @@ def sigmoid(x: Array) -> Array:
 
 
 def position_encoding(kind: str, first: int, n: int, d_node: int) -> Array:
-    """Position encodings P_first … P_{first+n-1} (MODEL.md, "Positions").
+    """Position encodings P_first … P_{first+n-1}, float64 (n, d) (MODEL.md, "Positions").
 
-    Parameters
-    ----------
-    kind : "none", "sinusoidal" or "released"
-        ``released`` has exponent +2k/d where the standard one has -2k/d: a slip in the released
-        code which its trained weights depend on.
-
-    Returns
-    -------
-    float64 array (n, d): sine in even columns, cosine in odd ones; zeros for ``none``
+    Sine in even columns, cosine in odd ones. The kind "released" has exponent +2k/d where the
+    standard one has -2k/d: a slip in the released code which its trained weights depend on.
     """
     encoding = np.zeros((n, d_node))
     if kind == "none":

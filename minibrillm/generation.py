@@ -4,28 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from itertools import chain
+from typing import Any
 
 import numpy as np
 
-from minibrillm.checks import Record, UserError, ranges
-from minibrillm.memory import State
+from minibrillm.checks import Network, Record, UserError, check_prompt, ranges, remedy
 
 Array = np.ndarray
-
-
-class Reader(Protocol):
-    """What generation asks of a model: a memory that reads tokens and answers with logits."""
-
-    @property
-    def max_positions(self) -> int | None:
-        """Edges a stream may cross; None: no limit."""
-
-    def read(self, tokens: Array, state: State | None = None) -> State:
-        """Read tokens and return the memory after them."""
-
-    def next_logits(self, state: State) -> Array:
-        """Logits of the next token, (V,)."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +26,7 @@ class Sampling(Record):
 
 
 def probabilities(logits: Array, sampling: Sampling) -> Array:
-    """The distribution that the next token is drawn from, (V,) -> (V,) float64.
-
-    Temperature first, then top-k, then top-p on what is left, then renormalised.
-    """
+    """What the next token is drawn from, (V,) -> (V,): temperature, top-k, top-p, renormalised."""
     logits = logits.astype(np.float64)
     p = np.zeros_like(logits)
     if sampling.temperature == 0:
@@ -51,9 +34,7 @@ def probabilities(logits: Array, sampling: Sampling) -> Array:
         return p
     with np.errstate(over="ignore"):  # a tiny temperature sends all but the loudest to -inf
         scaled = (logits - logits.max()) / sampling.temperature
-    order = np.argsort(-scaled, kind="stable")
-    if sampling.top_k:
-        order = order[: sampling.top_k]
+    order = np.argsort(-scaled, kind="stable")[: sampling.top_k or None]
     weights = np.exp(scaled[order])
     weights /= weights.sum()
     # A token stays while the likelier ones before it hold less than top_p.
@@ -63,7 +44,7 @@ def probabilities(logits: Array, sampling: Sampling) -> Array:
 
 
 def generate(
-    model: Reader,
+    model: Network,
     prompt: Array,
     n_tokens: int,
     sampling: Sampling,
@@ -74,9 +55,8 @@ def generate(
 ) -> Iterator[int]:
     """Yield up to ``n_tokens`` tokens that follow ``prompt`` (T,), T ≥ 1, one at a time.
 
-    A token of ``stop`` ends the text and is not yielded, those in ``banned`` are never drawn. A
-    step costs the same however long the past is. Where the signal has outgrown its numbers
-    (MODEL.md, "Memory") a `UserError` says so, and what was yielded stands.
+    A token of ``stop`` ends the text and is not yielded, those in ``banned`` (the unknown one) are
+    never drawn. A signal that outgrew its numbers (MODEL.md, "Memory") is a `UserError`.
     """
     blocked = np.fromiter(banned, np.int64, len(banned))
     state, unread = None, prompt
@@ -85,10 +65,8 @@ def generate(
             state = model.read(unread, state)
             logits = model.next_logits(state)
         if not np.isfinite(logits).all():
-            raise UserError(
-                f"the signal grew past the largest number after {len(prompt) + k} tokens; ask for "
-                "fewer tokens, or train anew with signal_bound=8, which bounds every signal"
-            )
+            what = f"the signal grew past the largest number after {len(prompt) + k} tokens"
+            raise UserError(f"{what}; ask for fewer tokens, or: {remedy(model.config)}")
         logits[blocked] = -np.inf
         token = int(rng.choice(len(logits), p=probabilities(logits, sampling)))
         if token in stop:
@@ -97,3 +75,21 @@ def generate(
         if model.max_positions is not None and state.position >= model.max_positions:
             return
         unread = np.array([token])
+
+
+def write(
+    model: Network, prompt: str, n_tokens: int, seed: int | None, stop: str | None, **sampling: Any
+) -> Iterator[str]:
+    """Text that follows a prompt, piece by piece; arguments as for `BriLLM.generate`."""
+    how, tok = Sampling.from_json(sampling), model.tokenizer
+    stops, banned = check_prompt(tok, prompt, n_tokens, seed, stop)
+    rng = np.random.default_rng(seed)
+    ids, drawn = tok.encode(prompt), []
+    if ids.size == 0:  # begin at a node drawn from the unigram
+        weights = model.graph.node_counts.astype(np.float64)
+        if weights.sum() > weights[[*stops, *banned]].sum():
+            weights[[*stops, *banned]] = 0
+        drawn = [int(rng.choice(len(weights), p=weights / weights.sum()))]
+        ids = np.array(drawn)
+    rest = generate(model, ids, n_tokens - len(drawn), how, rng, stop=stops, banned=banned)
+    yield from tok.decode_stream(chain(drawn, rest))

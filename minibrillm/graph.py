@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from minibrillm.checks import UserError, checked_documents
+from minibrillm.checks import Ids, Settings, UserError, as_documents
 from minibrillm.counting import BigramPrior, KneserNey, PairIndex
 from minibrillm.functional import logsumexp
-
-if TYPE_CHECKING:
-    from minibrillm.config import ModelConfig
 
 Array = np.ndarray
 
@@ -32,14 +27,11 @@ class TokenGraph:
     targets: Array  # (E,) int64, target of each private edge
     counts: Array  # (E,) how often its bigram was seen
     node_counts: Array  # (V,) how often each token was seen: the unigram
-    n_bigrams: int  # of the text, those without a private edge included
     prior: BigramPrior | None  # π(v|u), or None for π = 0
-    ngrams: KneserNey | None = None  # what a prior of longer contexts counts beside it
+    ngrams: KneserNey | None = None  # counts of longer contexts, for the prior "ngrams"
 
     @classmethod
-    def for_config(
-        cls, config: ModelConfig, ids: Array | Sequence[Array], n_nodes: int
-    ) -> TokenGraph:
+    def for_config(cls, config: Settings, ids: Ids, n_nodes: int) -> TokenGraph:
         """The graph that a model of this config needs; ``ids`` as in `from_ids`."""
         order = config.prior_order if config.prior == "ngrams" else 0
         prior = config.prior != "none"
@@ -47,37 +39,20 @@ class TokenGraph:
 
     @classmethod
     def from_ids(
-        cls,
-        ids: Array | Sequence[Array],
-        n_nodes: int,
-        *,
-        min_count: int = 1,
-        prior: bool = True,
-        order: int = 0,
+        cls, ids: Ids, n_nodes: int, *, min_count: int = 1, prior: bool = True, order: int = 0
     ) -> TokenGraph:
-        """Build from a stream of token ids, or from a list of documents (bigrams stay inside).
+        """Build from a stream of token ids (N,), or from documents (bigrams stay inside).
 
-        Parameters
-        ----------
-        ids : integer array (N,), or a list of them
-        n_nodes : int
-            V; every id lies in 0 … V-1.
-        min_count : int
-            A bigram seen less often gets no private edge.
-        prior, order : bool, int
-            Fit the Hebbian prior; fit an n-gram prior of that order (0: none).
-
-        Raises
-        ------
-        UserError
-            No bigram at all, or ids that are no integers in 0 … V-1.
+        A bigram seen less often than ``min_count`` gets no private edge. ``prior`` fits the Hebbian
+        prior, ``order`` an n-gram prior of that order (0: none). Ids that are no integers in
+        0 … V - 1, or no bigram at all, are a `UserError`.
         """
-        documents = checked_documents(ids, n_nodes)
+        documents = as_documents(ids, n_nodes)
         if not any(len(d) > 1 for d in documents):
             read = sum(map(len, documents))
             raise UserError(f"a graph needs at least one bigram; got {read} token(s)")
+        # Bigram (u, v) as one integer, u V + v: sorted, they lie by source, then by target.
         keys = np.concatenate([d[:-1] * n_nodes + d[1:] for d in documents])
-        n_bigrams = len(keys)
         keys, counts = np.unique(keys, return_counts=True)
         kept = counts >= min_count
         keys, counts = keys[kept], counts[kept]
@@ -87,7 +62,6 @@ class TokenGraph:
             targets=keys % n_nodes,
             counts=counts,
             node_counts=np.bincount(np.concatenate(documents), minlength=n_nodes),
-            n_bigrams=n_bigrams,
             prior=BigramPrior.fit(documents, n_nodes) if prior else None,
             ngrams=KneserNey.fit(documents, n_nodes, order) if order else None,
         )
@@ -111,29 +85,21 @@ class TokenGraph:
         return np.diff(self.indptr)
 
     @cached_property
-    def in_degree(self) -> Array:
-        """Private edges that reach each node, (V,)."""
-        return np.bincount(self.targets, minlength=self.n_nodes)
-
-    @cached_property
     def _index(self) -> PairIndex:
         return PairIndex(self.indptr, self.targets)
 
     def edge(self, sources: Array, targets: Array) -> Array:
-        """Index of the private edge u→v of every pair, -1 where it has none (or v is negative)."""
+        """Index of the private edge u→v of every pair, -1 where it has none or v is -1."""
         return self._index.find(sources, targets)
 
     def column(self, sources: Array | int, targets: Array) -> Array:
-        """Place of each target among its source's private edges; the class of all others is last.
-
-        Integer arrays that broadcast against each other -> int64 array of their common shape.
-        """
+        """Place of each target among its source's private edges; the class of others is last."""
         sources, targets = np.broadcast_arrays(sources, targets)
         edge = self.edge(sources, targets)
         return np.where(edge >= 0, edge - self.indptr[sources], self.out_degree[sources])
 
     def log_prior(self, sources: Array | int, targets: Array) -> Array:
-        """π(v|u) pair by pair, float64; zero without a prior. Shapes broadcast as in `column`."""
+        """π(v|u) pair by pair, float64; zero without a prior. Shapes broadcast."""
         sources, targets = np.broadcast_arrays(sources, targets)
         return (
             np.zeros(targets.shape) if self.prior is None else self.prior.lookup(sources, targets)
@@ -145,10 +111,9 @@ class TokenGraph:
 
     @cached_property
     def log_unseen_weight(self) -> Array:
-        """What the class of targets without a private edge weighs in each softmax, (V,).
+        """What the class of targets without a private edge weighs at each node, (V,) (eq. 9).
 
-        log(V − outdegree(u)) without a prior, log P_KN(no private edge | u) with one; -inf where
-        the class is empty (MODEL.md, eq. 9).
+        log(V − outdegree(u)) without a prior, log P_KN(no private edge | u) with one.
         """
         if self.prior is None:
             with np.errstate(divide="ignore"):

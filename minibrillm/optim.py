@@ -3,99 +3,66 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from minibrillm.config import TrainConfig
-    from minibrillm.model import BriLLM
+from minibrillm.checks import Network
+from minibrillm.config import TrainConfig
+from minibrillm.functional import Named
 
 Array = np.ndarray
-Parameters = dict[str, Array]
-
-# Squares are added up in blocks, and in each block in lanes side by side, so that textbook and
-# kernels find the same norm to the last bit.
-SQUARES_BLOCK, SQUARES_LANES = 1 << 16, 16
+Moments = tuple[Array, Array, Array]  # mean and square of gradients; average of weights
 
 
 def learning_rate(config: TrainConfig, step: int, progress: float) -> float:
-    """Linear warm-up over ``warmup_steps``, times half a cosine over the whole run.
-
-    ``step`` counts the steps done, ``progress`` is the share of the run that is over, 0 … 1.
-    """
+    """Linear warm-up after so many steps, times half a cosine over the ``progress`` 0 … 1."""
     warmup = min(1.0, (step + 1) / max(config.warmup_steps, 1))
     return config.learning_rate * warmup * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
-
-
-def sum_of_squares(array: Array) -> float:
-    """Σ x² over all elements, in float64: towards the norm of a gradient."""
-    flat, sums = array.reshape(-1), []
-    for first in range(0, flat.size, SQUARES_BLOCK):
-        block = flat[first : first + SQUARES_BLOCK].astype(np.float64)
-        lanes = np.pad(block, (0, -block.size % SQUARES_LANES)).reshape(-1, SQUARES_LANES)
-        sums.append(np.square(lanes).sum(axis=0))
-    return math.fsum(x for lanes in sums for x in lanes)
 
 
 def adamw(
     parameter: Array,
     gradient: Array,
-    mean: Array,
-    square: Array,
-    average: Array,
+    moments: Moments,
     scale: float,
     step: int,
-    learning_rate: float,
-    weight_decay: float,
-    beta1: float,
-    beta2: float,
-    epsilon: float,
-    average_decay: float,
+    rate: float,
+    decay: float,
+    c: TrainConfig,
 ) -> None:
     """One step of AdamW on one array, in place, and of the moving average of the weights.
 
-    Weight decay is apart from the gradient (Loshchilov & Hutter 2019, algorithm 2). Moments and
-    average start at zero and at the first weights; ``scale`` multiplies the gradient first
-    (clipping); ``step`` counts from 1.
+    Weight decay is apart from the gradient (Loshchilov & Hutter 2019, algorithm 2); ``scale``
+    clips the gradient; ``step`` counts from 1. The average forgets the first weights early on.
     """
+    mean, square, average = moments
     g = gradient * parameter.dtype.type(scale)
-    mean += (1 - beta1) * (g - mean)
-    square += (1 - beta2) * (g * g - square)
-    root = np.sqrt(square / (1 - beta2**step)) + epsilon
-    parameter *= 1 - learning_rate * weight_decay
-    parameter -= learning_rate / (1 - beta1**step) * mean / root
-    average += (1 - average_decay) * (parameter - average)
+    mean += (1 - c.beta1) * (g - mean)
+    square += (1 - c.beta2) * (g * g - square)
+    root = np.sqrt(square / (1 - c.beta2**step)) + c.epsilon
+    parameter *= 1 - rate * decay
+    parameter -= rate / (1 - c.beta1**step) * mean / root
+    average += (1 - average_decay(c, step)) * (parameter - average)
+
+
+def average_decay(c: TrainConfig, step: int) -> float:
+    """How much of the average stays, at a step that counts from 1."""
+    return min(c.average_decay, (1 + step) / (10 + step))
 
 
 class AdamW:
-    """Moments of every trained parameter, and the moving average of the weights.
+    """Updates the weights of a model in place; keeps their moments and their moving average."""
 
-    The average follows the weights with decay min(``average_decay``, (1 + t) / (10 + t)) at step
-    t, so that it forgets the first weights early on.
-
-    Parameters
-    ----------
-    model : BriLLM
-        Its weights are updated in place.
-    config : TrainConfig
-    average : dict of arrays, optional
-        What the average is kept in, the first weights to begin with; without it, new arrays.
-    """
-
-    def __init__(
-        self, model: BriLLM, config: TrainConfig, average: Parameters | None = None
-    ) -> None:
+    def __init__(self, model: Network, config: TrainConfig) -> None:
         self.parameters, self.config, self.operations = model.parameters, config, model.operations
         self.decaying = model.config.edge_kind.decaying
         self.frozen = model.config.edge_kind.frozen(model.config)
         self.mean = {name: np.zeros_like(array) for name, array in self.parameters.items()}
         self.square = {name: np.zeros_like(array) for name, array in self.parameters.items()}
-        copies = {name: array.copy() for name, array in self.parameters.items()}
-        self.average = copies if average is None else average
+        self.average = {name: array.copy() for name, array in self.parameters.items()}
 
-    def update(self, gradients: Parameters, step: int, rate: float) -> float:
-        """Take optimiser step number ``step`` (from 1); returns the gradient's norm, unclipped.
+    def update(self, gradients: Named, step: int, rate: float) -> float:
+        """Take step number ``step``, from 1, and return the gradient's norm, unclipped.
 
         A norm that is not finite leaves everything as it was.
         """
@@ -110,12 +77,10 @@ class AdamW:
         if not math.isfinite(norm):
             return norm
         scale = min(1.0, c.clip_norm / (norm + 1e-12)) if c.clip_norm else 1.0
-        fade = min(c.average_decay, (1 + step) / (10 + step))
         for name, parameter in self.parameters.items():
-            arrays = gradients[name], self.mean[name], self.square[name], self.average[name]
+            moments = self.mean[name], self.square[name], self.average[name]
             decay = c.weight_decay if name in self.decaying else 0.0
-            rates = rate, decay, c.beta1, c.beta2, c.epsilon, fade
-            self.operations.adamw(parameter, *arrays, scale, step, *rates)
+            self.operations.adamw(parameter, gradients[name], moments, scale, step, rate, decay, c)
         for name, row in self.frozen.items():  # weight decay has moved it
             self.parameters[name][row] = self.average[name][row] = kept[name]
         return norm

@@ -1,7 +1,8 @@
-"""Small models and the runner of commands that several test files share."""
+"""Small models, the runner of commands and small runs that several test files share."""
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from minibrillm.cli import app as cli
+from minibrillm.cli import main
 from minibrillm.config import ModelConfig
 from minibrillm.graph import TokenGraph
 from minibrillm.model import BriLLM
@@ -45,6 +46,11 @@ def random_ids(n: int, n_nodes: int, rng: np.random.Generator) -> np.ndarray:
     return (rng.random(n) ** 2 * (n_nodes - 1)).astype(np.int64)
 
 
+def tokenizer_of(n_nodes: int) -> CharacterTokenizer:
+    """Stands in for a tokenizer where no text is needed: V tokens, the first unknown."""
+    return CharacterTokenizer("".join(chr(ord("a") + k) for k in range(n_nodes - 1)))
+
+
 def random_model(
     config: ModelConfig,
     *,
@@ -57,13 +63,37 @@ def random_model(
     """A model with every parameter (synapses, biases, α, ρ) away from zero."""
     rng = np.random.default_rng(seed)
     ids = random_ids(n_ids, n_nodes, rng)
-    graph = TokenGraph.for_config(config, ids, n_nodes)
-    tokenizer = CharacterTokenizer("".join(chr(ord("a") + k) for k in range(n_nodes - 1)))
+    graph, tokenizer = TokenGraph.for_config(config, ids, n_nodes), tokenizer_of(n_nodes)
     parameters = {
         name: (rng.normal(size=shape) * 0.5).astype(dtype)
         for name, shape in config.shapes(n_nodes, graph.n_edges).items()
     }
     return BriLLM(config, tokenizer, graph, parameters, backend)
+
+
+def check_gradients(
+    model: BriLLM,
+    tokens: np.ndarray,
+    candidates: np.ndarray | None = None,
+    weights: np.ndarray | None = None,
+) -> None:
+    """Every single parameter against central differences, in float64: relative error below 1e-6."""
+    _, gradients = model.loss_and_gradients(tokens, candidates, weights)
+    assert gradients.keys() == model.parameters.keys()
+    step = 1e-5
+    for name, parameter in model.parameters.items():
+        numeric = np.zeros_like(parameter)
+        for index in np.ndindex(parameter.shape):
+            kept = parameter[index]
+            parameter[index] = kept + step
+            up = model.loss(tokens, candidates, weights)
+            parameter[index] = kept - step
+            down = model.loss(tokens, candidates, weights)
+            parameter[index] = kept
+            numeric[index] = (up - down) / (2 * step)
+        assert np.abs(numeric).max() > 1e-6, f"{name} has no influence: nothing was tested"
+        error = np.abs(gradients[name] - numeric).max() / np.abs(numeric).max()
+        assert error < 1e-6, f"{name}: relative error {error:.1e}"
 
 
 def without_bound(model: BriLLM) -> BriLLM:
@@ -98,7 +128,7 @@ def minibrillm(
         capsys.readouterr()
         code: object = 0
         try:
-            cli.main()
+            main()
         except SystemExit as end:
             code = end.code or 0
         out, err = capsys.readouterr()
@@ -106,6 +136,35 @@ def minibrillm(
         return Result(code, out, err)
 
     return command
+
+
+TEXT = "我爱妈妈。妈妈爱我。\nthe cat sat on the mat. a dog ran.\n" * 12
+FEW = ("--d-node", 4, "--batch-size", 4, "--sequence-length", 8)
+
+
+@pytest.fixture(scope="session")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("text") / "mama.txt"
+    path.write_text(TEXT, encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def trained(text: Path) -> Path:
+    """A run of 4 steps; no test changes it."""
+    run = text.parent / "run"
+    train = ["train", text, "--steps", 4, "--out", run, "--backend", "numpy", *FEW]
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as end:
+        patch.setattr(sys, "argv", ["minibrillm", *map(str, train)])
+        main()
+    assert not end.value.code
+    return run
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """A run of 4 steps to do with as one likes."""
+    return Path(shutil.copytree(trained, tmp_path / "run"))
 
 
 def is_refused(result: Result, *said: str) -> None:

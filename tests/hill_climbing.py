@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minibrillm.bench.small_texts import MAKERS, small_text
+from minibrillm.bench import MAKERS, small_text
 from minibrillm.checks import UserError
 from minibrillm.config import ModelConfig, TrainConfig
 from minibrillm.graph import TokenGraph

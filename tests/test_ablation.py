@@ -1,4 +1,4 @@
-"""The ladder from paper to mini-ngrams: its rungs are presets, and each changes what it says."""
+"""The ladder from paper to mini-ngrams: its rungs are the presets, each changes what it says."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import pytest
 from conftest import Command
 
 from minibrillm.config import ModelConfig, TrainConfig
-from minibrillm.judging.ablation import LADDER, ablate, rungs
-from minibrillm.judging.comparison import Task, three_parts
+from minibrillm.judging import LADDER, Task, ablate, rungs, three_parts
 from minibrillm.text import Corpus
 
 TEXT = "the cat sat on the mat, and the dog sat on the log. " * 60

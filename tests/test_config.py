@@ -7,10 +7,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import tokenizer_of
 
-from minibrillm.checks import UserError
-from minibrillm.config import ModelConfig, TrainConfig, preset_names
-from minibrillm.parameters import check_parameters, decays, initialise
+from minibrillm.checks import UserError, check_parameters
+from minibrillm.config import ModelConfig, TrainConfig
+from minibrillm.graph import TokenGraph
+from minibrillm.model import BriLLM
+from minibrillm.presets.named import MODELS
+
+
+def fresh(config: ModelConfig, n_nodes: int, n_edges: int) -> dict[str, np.ndarray]:
+    """Parameters before training, of a model with so many nodes and private edges."""
+    pairs = [np.array(divmod(k, n_nodes)) for k in range(n_edges)]
+    graph = TokenGraph.for_config(config.replace(min_count=1), pairs, n_nodes)
+    assert (graph.n_nodes, graph.n_edges) == (n_nodes, n_edges)
+    return BriLLM.create(config, tokenizer_of(n_nodes), graph, backend="numpy").parameters
 
 
 def test_parameter_counts_are_the_published_ones() -> None:
@@ -29,7 +40,7 @@ def test_parameters_of_mini_are_two_per_node_and_one_per_synapse() -> None:
     assert ModelConfig.preset("mini").n_parameters(v, e) == expected
 
 
-@pytest.mark.parametrize("name", preset_names())
+@pytest.mark.parametrize("name", MODELS)
 def test_json_round_trip(name: str) -> None:
     for config in (ModelConfig.preset(name), TrainConfig.preset(name, steps=3)):
         assert type(config).from_json(json.loads(json.dumps(config.to_json()))) == config
@@ -87,11 +98,11 @@ def test_training_must_end() -> None:
         TrainConfig()
 
 
-@pytest.mark.parametrize("name", preset_names())
+@pytest.mark.parametrize("name", MODELS)
 def test_initial_parameters(name: str) -> None:
     config = ModelConfig.preset(name, d_node=6)
-    parameters = initialise(config, 11, 17, np.random.default_rng(0))
-    again = initialise(config, 11, 17, np.random.default_rng(0))
+    parameters = fresh(config, 11, 17)
+    again = fresh(config, 11, 17)
     assert {n: a.shape for n, a in parameters.items()} == config.shapes(11, 17)
     assert sum(a.size for a in parameters.values()) == config.n_parameters(11, 17)
     for array_name, array in parameters.items():
@@ -103,29 +114,29 @@ def test_initial_parameters(name: str) -> None:
             np.testing.assert_allclose(np.exp(array), config.signal_bound, rtol=1e-6)
         elif array_name != "decay_logit":
             assert np.abs(array).max() <= config.initial_range
-    check_parameters(config, 11, 17, parameters)
+    check_parameters(config.shapes(11, 17), parameters)
 
 
 def test_large_arrays_are_drawn_and_checked_whole() -> None:
     config = ModelConfig.preset("released")
-    parameters = initialise(config, 10, 90, np.random.default_rng(0))
+    parameters = fresh(config, 10, 90)
     weight = parameters["edge_weight"]
     at_once = np.random.default_rng(0).uniform(-0.5, 0.5, weight.shape)
     np.testing.assert_array_equal(weight, at_once.astype(np.float32))
     weight[-1, -1, -1] = np.inf
     with pytest.raises(UserError, match="'edge_weight' holds NaN or infinity"):
-        check_parameters(config, 10, 90, parameters)
+        check_parameters(config.shapes(10, 90), parameters)
 
 
 def test_synapses_start_at_zero_and_time_constants_are_spread() -> None:
-    parameters = initialise(ModelConfig.preset("mini", d_node=6), 11, 17, np.random.default_rng(0))
+    parameters = fresh(ModelConfig.preset("mini", d_node=6), 11, 17)
     assert not parameters["synapse_weight"].any()
     np.testing.assert_allclose(parameters["decay_logit"], np.linspace(-2, 3, 6))
 
 
 def test_misfit_parameters_are_refused_by_name() -> None:
     config = ModelConfig.preset("mini", d_node=3)
-    good = initialise(config, 5, 4, np.random.default_rng(0))
+    good = fresh(config, 5, 4)
     cases: list[tuple[dict[str, np.ndarray], str]] = [
         ({k: a for k, a in good.items() if k != "axon_bias"}, "'axon_bias' is missing"),
         (good | {"extra": np.zeros(1)}, "'extra' is not part"),
@@ -135,15 +146,24 @@ def test_misfit_parameters_are_refused_by_name() -> None:
     ]
     for parameters, message in cases:
         with pytest.raises(UserError, match=message):
-            check_parameters(config, 5, 4, parameters)
+            check_parameters(config.shapes(5, 4), parameters)
 
 
 def test_what_decays() -> None:
-    names = set().union(*(ModelConfig.preset(n).shapes(3, 2) for n in preset_names()))
-    assert {n for n in names if decays(n)} == {
+    found: set[str] = set()
+    for name in MODELS:
+        config = ModelConfig.preset(name)
+        assert set(config.edge_kind.decaying) <= config.shapes(3, 2).keys()
+        found |= set(config.edge_kind.decaying)
+    assert found == {
         "edge_weight",
         "axon_weight",
         "dendrite_weight",
         "synapse_weight",
         "synapse_bias",
     }
+
+
+def test_a_preset_that_was_renamed_is_still_found() -> None:
+    with pytest.warns(UserWarning, match="the preset mini7 is now called mini-ngrams"):
+        assert ModelConfig.preset("mini7") == ModelConfig.preset("mini-ngrams")

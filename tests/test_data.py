@@ -19,11 +19,11 @@ from minibrillm.text import (
     SPLITS,
     Piece,
     as_document,
-    bundled_documents,
+    bundled,
     bundled_path,
     bundled_pieces,
-    bundled_text,
-    corpus,
+    join_documents,
+    pieces,
     read_corpus,
 )
 
@@ -63,13 +63,13 @@ def test_found_in_an_installed_package(tmp_path: Path, monkeypatch: pytest.Monke
     package = tmp_path / "site-packages" / "minibrillm"
     (package / "data").mkdir(parents=True)
     shutil.copy(bundled_path(), package / "data")
-    monkeypatch.setattr(corpus, "__file__", str(package / "corpus.py"))
+    monkeypatch.setattr(pieces, "__file__", str(package / "text" / "pieces.py"))
     assert bundled_path() == package / "data" / "pieces.jsonl"
     assert bundled_pieces() == PIECES
 
 
 def test_missing_corpus_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(corpus, "__file__", str(tmp_path / "minibrillm" / "corpus.py"))
+    monkeypatch.setattr(pieces, "__file__", str(tmp_path / "minibrillm" / "text" / "pieces.py"))
     with pytest.raises(UserError, match="bundled corpus is missing"):
         bundled_path()
 
@@ -128,8 +128,8 @@ def test_no_piece_repeats_another() -> None:
         for gram in own:
             where[gram].append(k)
     shared: Counter[tuple[int, int]] = Counter()
-    for pieces in where.values():
-        shared.update((a, b) for i, a in enumerate(pieces) for b in pieces[i + 1 :])
+    for found in where.values():
+        shared.update((a, b) for i, a in enumerate(found) for b in found[i + 1 :])
     (a, b), most = shared.most_common(1)[0]
     assert most < min(sizes[a], sizes[b]) / 6, (PIECES[a].id, PIECES[b].id)
 
@@ -160,7 +160,7 @@ def test_signs_and_lengths(piece: Piece) -> None:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_what_is_held_out_is_new_but_hardly_in_its_characters(language: str) -> None:
-    texts = {s: bundled_documents(s, (language,)) for s in SPLITS}
+    texts = {s: bundled(s, language) for s in SPLITS}
     assert not set(texts["train"]) & (set(texts["validation"]) | set(texts["test"]))
     assert not set(texts["validation"]) & set(texts["test"])
     known = set("".join(texts["train"]))
@@ -170,11 +170,13 @@ def test_what_is_held_out_is_new_but_hardly_in_its_characters(language: str) -> 
 
 
 def test_documents_and_text() -> None:
-    pieces = [p for p in PIECES if p.split == "test"]
-    both = [t for p in pieces for t in (p.zh, p.en)]
-    assert bundled_documents("test") == tuple(map(as_document, both))
-    assert bundled_text("test") == "\n" + "".join(t + "\n" for t in both)
-    assert bundled_documents("test", ("en",)) == tuple(as_document(p.en) for p in pieces)
+    chosen = [p for p in PIECES if p.split == "test"]
+    both = tuple(as_document(t) for p in chosen for t in (p.zh, p.en))
+    assert bundled("test") == bundled("test", ("zh", "en")) == bundled("test", ["zh", "en"]) == both
+    assert bundled("test", ("en", "zh"))[:2] == both[1::-1]
+    assert join_documents(bundled("test")) == "\n" + "".join(d.removeprefix("\n") for d in both)
+    english = tuple(as_document(p.en) for p in chosen)
+    assert bundled("test", "en") == bundled("test", ("en",)) == english
     found = read_corpus(bundled_path(), "zh")
     assert found.documents == tuple(as_document(p.zh) for p in PIECES)
     assert found.splits == tuple(p.split for p in PIECES)
@@ -182,9 +184,14 @@ def test_documents_and_text() -> None:
 
 def test_unknown_split_or_language() -> None:
     with pytest.raises(UserError, match="no split 'dev'; choose one of train, validation, test"):
-        bundled_text("dev")
-    with pytest.raises(UserError, match="no language 'fr'"):
-        bundled_text("test", ("fr",))
+        bundled("dev")
+    for language in ("fr", ("fr",), ("en", "fr")):
+        with pytest.raises(UserError, match="no language 'fr'; choose from zh, en"):
+            bundled("test", language)
+    with pytest.raises(UserError, match="no language 5"):
+        bundled("test", 5)
+    with pytest.raises(UserError, match="language is empty; choose from zh, en"):
+        bundled("test", ())
 
 
 def test_the_card_names_the_checksum_and_the_sizes() -> None:
@@ -201,7 +208,7 @@ def test_the_card_names_the_checksum_and_the_sizes() -> None:
     }
     columns = [[p for p in PIECES if p.split == s] for s in SPLITS] + [PIECES]
     for name, count in rows.items():
-        numbers = " | ".join(f"{count(pieces):,}" for pieces in columns)
+        numbers = " | ".join(f"{count(column):,}" for column in columns)
         assert re.search(rf"^\| {re.escape(name)} +\| {re.escape(numbers)} \|$", CARD, re.M), (
             f"| {name} | {numbers} |"
         )

@@ -11,10 +11,8 @@ from minibrillm.functional import (
     energy_backward,
     gelu,
     gelu_derivative,
-    group_by,
     logsumexp,
     position_encoding,
-    round_at_random,
     sigmoid,
 )
 
@@ -78,37 +76,3 @@ def test_positions_can_start_anywhere() -> None:
         whole = position_encoding(kind, 0, 20, 5)
         np.testing.assert_array_equal(position_encoding(kind, 7, 6, 5), whole[7:13])
     assert not position_encoding("none", 3, 4, 8).any()
-
-
-@pytest.mark.parametrize("high", [5, 70_000])
-def test_group_by(high: int) -> None:
-    labels = RNG.integers(0, high, size=(7, 31))
-    groups = group_by(labels)
-    np.testing.assert_array_equal(groups.label, np.unique(labels))
-    flat = labels.ravel()
-    for k, label in enumerate(groups.label):
-        places = groups.order[groups.start[k] : groups.start[k + 1]]
-        np.testing.assert_array_equal(places, np.flatnonzero(flat == label))
-
-
-def test_rounding_keeps_what_is_large_and_the_mean_of_what_is_small() -> None:
-    p = RNG.dirichlet(np.full(200, 0.05), size=3)
-    below, n = 0.03, 500
-    assert (p < below).any()
-    assert (p >= below).any()
-    draws = (np.arange(n) + 0.5) / n
-    rounded = np.array([round_at_random(p, below, np.full(3, x)) for x in draws])
-    small = p < below
-    assert set(np.unique(rounded[:, small])) == {0, below}
-    np.testing.assert_array_equal(rounded[:, ~small], np.broadcast_to(p, (n, *p.shape))[:, ~small])
-    assert np.abs(rounded.mean(axis=0) - p).max() <= below / n
-    # As many are hit as fit into the mass of the small ones, give or take one.
-    hits = (rounded == below).sum(axis=2)
-    assert np.abs(hits - np.where(small, p, 0).sum(axis=1) / below).max() <= 1
-
-
-def test_rounding_keeps_the_precision() -> None:
-    p = np.array([[0.5, 0.01, 0.49]], np.float32)
-    rounded = round_at_random(p, 0.1, np.array([0.95]))
-    assert rounded.dtype == np.float32
-    np.testing.assert_array_equal(rounded, np.array([[0.5, 0.1, 0.49]], np.float32))

@@ -15,18 +15,15 @@ from conftest import VARIANTS, random_ids, random_model
 from scipy.special import ndtr
 
 from minibrillm import kernels, reference
-from minibrillm.config import ModelConfig
-from minibrillm.counting import KneserNey
-from minibrillm.functional import (
-    SQUARES_BLOCK,
-    PriorRows,
-    Rounding,
-    Withheld,
-    gelu,
-    gelu_derivative,
-)
+from minibrillm.config import ModelConfig, TrainConfig
+from minibrillm.counting import KneserNey, PriorRows, Withheld
+from minibrillm.functional import gelu, gelu_derivative
 from minibrillm.graph import TokenGraph
+from minibrillm.kernels import passes
+from minibrillm.kernels.gelu import gelu_and_product
+from minibrillm.machine import SQUARES_BLOCK
 from minibrillm.model import BriLLM
+from minibrillm.variance import Rounding
 
 # Large enough for the competition with the parts of an edge kept apart, which small graphs skip,
 # and so do wide ones if many positions share a source.
@@ -52,9 +49,9 @@ def model_of(variant: str, dtype: type) -> BriLLM:
     model = random_model(config, dtype=dtype, n_nodes=n_nodes, n_ids=60_000)
     tokens, _ = batch_of(model, candidates=False)
     elements = n_nodes * config.d_node**2
-    assert elements > kernels._PARTS_ABOVE
+    assert elements > passes.PARTS_ABOVE
     shared = tokens[:, :-1].size / len(np.unique(tokens[:, :-1]))
-    assert kernels._apart(elements, shared) == (variant != "mini, wide")
+    assert passes.keeps_apart(elements, shared) == (variant != "mini, wide")
     if variant == "mini, wide":  # or signals would grow a thousandfold on every edge
         for array in model.parameters.values():
             array *= 0.25
@@ -226,11 +223,16 @@ def test_same_bits_compiled_now_or_loaded_from_the_cache(tmp_path: Path) -> None
     assert compiled == loaded
 
 
+@numba.njit
+def activate(h: np.ndarray, y: np.ndarray) -> None:
+    gelu_and_product(h, y)
+
+
 def test_activation_in_single_precision_is_good_to_a_millionth() -> None:
     h = np.concatenate([np.linspace(-14, 14, 200_001), [-1e4, -40.0, 0.0, 40.0, 1e4]])
     single = h.astype(np.float32)
-    y, product = np.empty_like(single), np.empty_like(single)
-    kernels.gelu_sweep(single, y, product)
+    y, product = np.empty_like(single), single.copy()
+    activate(product, y)
     exact = gelu(single.astype(np.float64))
     scale = np.maximum(1, np.abs(single))
     assert (np.abs(y - exact) / scale).max() < 1e-6
@@ -243,18 +245,23 @@ def test_activation_in_single_precision_is_good_to_a_millionth() -> None:
 
 def test_energies_in_single_precision_are_good_to_a_millionth() -> None:
     h = np.concatenate([np.linspace(-14, 14, 16_000), np.geomspace(1e-8, 1e4, 80)])
-    h = np.random.default_rng(0).permutation(h)[:16_064].astype(np.float32)
+    h = np.random.default_rng(0).permutation(h)[:16_000].astype(np.float32)
     n = len(h) // 16 - 3  # no whole number of vectors
-    exact = np.linalg.norm(gelu(h[: 16 * n].astype(np.float64)).reshape(n, 16), axis=1)
-    energies = np.empty(n, np.float32)
-    numba.njit(lambda h, e: kernels._gelu_norms(h, e.size, 16, e))(h, energies)
+    biases = h[: 16 * n].reshape(n, 16)
+    exact = np.linalg.norm(gelu(biases.astype(np.float64)), axis=1)
+    config = ModelConfig.preset("mini", d_node=16, min_count=3)
+    model = random_model(config, dtype=np.float32, n_nodes=n, backend="numba")
+    for array in model.parameters.values():
+        array[:] = 0
+    model.parameters["dendrite_bias"][:] = biases  # all that is left of each answer
+    energies = model.energies(np.array([3]))[0]
     assert (np.abs(energies - exact) / np.maximum(1, exact)).max() < 1e-6
 
 
 def test_activation_in_double_precision_is_exact() -> None:
     h = np.linspace(-10, 10, 10_001)
-    y, product = np.empty_like(h), np.empty_like(h)
-    kernels.gelu_sweep(h, y, product)
+    y, product = np.empty_like(h), h.copy()
+    activate(product, y)
     np.testing.assert_allclose(y, gelu(h), rtol=1e-12, atol=1e-15)
     np.testing.assert_allclose(product, gelu(h) * gelu_derivative(h), rtol=1e-12, atol=1e-15)
 
@@ -290,9 +297,9 @@ def test_adamw_agrees_with_the_textbook() -> None:
     rng = np.random.default_rng(0)
     ours = [rng.normal(size=(40, 5)) for _ in range(3)] + [rng.random((40, 5)) for _ in range(2)]
     theirs = [a.copy() for a in ours]
-    settings = (0.7, 3, 0.01, 0.5, 0.9, 0.99, 1e-8, 0.95)
-    kernels.adamw(*ours, *settings)
-    reference.adamw(*theirs, *settings)
+    config = TrainConfig(steps=9, average_decay=0.95)
+    for operations, (parameter, gradient, *moments) in ((kernels, ours), (reference, theirs)):
+        operations.adamw(parameter, gradient, tuple(moments), 0.7, 3, 0.01, 0.5, config)
     for a, b in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-12)
 
@@ -301,10 +308,13 @@ def test_kernels_run_where_no_cache_can_be_written(tmp_path: Path) -> None:
     """Neither the package's folder nor a home can be written: compile without a disk cache."""
     program = (
         "import numpy as np\n"
-        "from numba.core.caching import CacheImpl, CompileResultCacheImpl\n"
-        "CacheImpl._locator_classes = CompileResultCacheImpl._locator_classes = []\n"
+        "from numba.core import caching\n"
+        "nowhere = classmethod(lambda *_: None)\n"
+        "caching.UserProvidedCacheLocator.from_function = nowhere\n"
+        "caching.InTreeCacheLocator.from_function = nowhere\n"
+        "caching.UserWideCacheLocator.from_function = nowhere\n"
         "from minibrillm import kernels\n"
-        "h = np.ones(3); kernels.gelu_sweep(h, h.copy(), h.copy())\n"
+        "assert kernels.sum_of_squares(np.ones((1, 3))) == 3\n"
         "print(kernels.cache_folder())\n"
     )
     assert python(program, tmp_path).startswith("none")

@@ -1,4 +1,4 @@
-"""ngram.py against a slow textbook Kneser-Ney, and the properties every model must have."""
+"""Counting against a slow textbook Kneser-Ney, and the properties every model must have."""
 
 from __future__ import annotations
 
@@ -228,9 +228,9 @@ def test_no_overflow_with_many_nodes_and_a_high_order():
         (lambda: KneserNey.fit(np.array([], dtype=np.int64), 5, 2), "empty"),
         (lambda: BigramPrior.fit([], 5), "empty"),
         (lambda: BigramPrior.fit([np.array([], dtype=np.int64)], 5), "empty"),
-        (lambda: KneserNey.fit(np.array([0, 5]), 5, 2), r"0 … 4 .*got 0 … 5"),
-        (lambda: BigramPrior.fit(np.array([-1, 2]), 5), r"0 … 4 .*got -1 … 2"),
-        (lambda: BigramPrior.fit([np.array([0]), np.array([9])], 5), r"0 … 4 .*got 9 … 9"),
+        (lambda: KneserNey.fit(np.array([0, 5]), 5, 2), r"0 … 4; got 0 … 5"),
+        (lambda: BigramPrior.fit(np.array([-1, 2]), 5), r"0 … 4; got -1 … 2"),
+        (lambda: BigramPrior.fit([np.array([0]), np.array([9])], 5), r"0 … 4; got 9 … 9"),
         (lambda: KneserNey.fit(np.array([0, 1]), 5, 0), "at least 1; got 0"),
         (lambda: KneserNey.fit(np.array([0.5, 1]), 5, 2), "integers; got float64"),
         (lambda: KneserNey.fit(np.array([0, 1]), 5, 2).log_probabilities(np.array([7])), "0 … 4"),

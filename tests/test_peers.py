@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 import importlib
-import sys
+import time
 
 import numpy as np
 import pytest
 from conftest import random_ids
+from small_trainings import stop_at, train
 
+from minibrillm import rivals
 from minibrillm.checks import UserError
 from minibrillm.config import TrainConfig
+from minibrillm.machine import Interrupted
 from minibrillm.presets import MANY_NODES
 from minibrillm.scoring import stream_loss, window_loss
 
 torch = pytest.importorskip("torch")
-peers = importlib.import_module("minibrillm.rivals.peers")
+training = importlib.import_module("minibrillm.rivals.training")
 
 V = 11
 SIZES = {
-    "gpt": peers.GPTConfig(n_layers=2, n_heads=2, width=8, context=12),
-    "lstm": peers.LSTMConfig(n_layers=2, width=8),
+    "gpt": rivals.GPTConfig(n_layers=2, n_heads=2, width=8, context=12),
+    "lstm": rivals.LSTMConfig(n_layers=2, width=8),
 }
 PEERS = pytest.mark.parametrize("kind", SIZES)
 
 
-def peer_of(kind: str, **changes: object) -> peers.Peer:
+def peer_of(kind: str, **changes: object) -> rivals.Peer:
     """A small peer whose weights are far from those at the start."""
     size = type(SIZES[kind])(**{**vars(SIZES[kind]), **changes})
-    peer = peers.Recipe(size, {}).build(V)
+    peer = rivals.Recipe(size, {}).build(V)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for p in peer.parameters():
@@ -86,7 +89,7 @@ def test_loss_is_the_mean_and_weight_zero_is_ignored(kind: str) -> None:
 @PEERS
 def test_dropout_only_in_training(kind: str) -> None:
     peer, tokens = peer_of(kind, dropout=0.5), ids_of(9)[None]
-    with peers._dropout_from(0):
+    with training._dropout_from(0):
         first, second = peer.loss(tokens).item(), peer.loss(tokens).item()
     assert first != second
     assert peer.training
@@ -96,14 +99,14 @@ def test_dropout_only_in_training(kind: str) -> None:
 
 def test_dropout_leaves_the_global_generator_alone() -> None:
     before = torch.get_rng_state()
-    with peers._dropout_from(3):
+    with training._dropout_from(3):
         torch.rand(5)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 @PEERS
 def test_the_seed_makes_the_weights(kind: str) -> None:
-    recipe = peers.Recipe(SIZES[kind], {})
+    recipe = rivals.Recipe(SIZES[kind], {})
     one, same, other = (recipe.build(V, seed).state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(one[name], same[name]) for name in one)
     assert not torch.equal(one["embedding"], other["embedding"])
@@ -126,7 +129,7 @@ def test_a_gpt_sees_its_context_and_no_more() -> None:
 # Evaluation
 
 
-def plain_sliding_loss(gpt: peers.GPT, ids: np.ndarray) -> tuple[float, int]:
+def plain_sliding_loss(gpt: rivals.GPT, ids: np.ndarray) -> tuple[float, int]:
     """Nats of all edges but the first, one by one, and the shortest context of a late one."""
     context, total, shortest = gpt.max_positions, 0.0, 10**9
     starts = [0]  # of the window that scores each edge
@@ -142,11 +145,11 @@ def plain_sliding_loss(gpt: peers.GPT, ids: np.ndarray) -> tuple[float, int]:
 
 @pytest.mark.parametrize("n", [2, 7, 12, 13, 14, 18, 19, 20, 31, 50, 100])
 def test_sliding_loss_is_a_plain_loop(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peers, "_BATCH_POSITIONS", 36)  # three windows at once
+    monkeypatch.setattr("minibrillm.rivals.peer._BATCH_POSITIONS", 36)  # three windows at once
     gpt, ids = peer_of("gpt"), ids_of(n)
     total, shortest = plain_sliding_loss(gpt, ids)
-    assert peers.sliding_loss(gpt, ids) == pytest.approx(total / (n - 1), rel=1e-12)
-    assert gpt.score(ids) == peers.sliding_loss(gpt, ids)
+    assert rivals.sliding_loss(gpt, ids) == pytest.approx(total / (n - 1), rel=1e-12)
+    assert gpt.score(ids) == rivals.sliding_loss(gpt, ids)
     assert shortest > gpt.config.context // 2
 
 
@@ -164,7 +167,7 @@ class Echo:
 def test_sliding_loss_scores_every_token_once(lengths: list[int]) -> None:
     documents = np.split(np.arange(sum(lengths)) ** 2, np.cumsum(lengths)[:-1])
     scored = np.concatenate([d[1:] for d in documents])
-    assert peers.sliding_loss(Echo(), documents) == pytest.approx(scored.mean(), rel=1e-12)
+    assert rivals.sliding_loss(Echo(), documents) == pytest.approx(scored.mean(), rel=1e-12)
 
 
 def test_an_lstm_is_one_stream_however_it_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,11 +186,11 @@ def test_an_lstm_is_one_stream_however_it_is_cut(monkeypatch: pytest.MonkeyPatch
 def test_the_same_seed_gives_the_same_weights(kind: str) -> None:
     weights = []
     for seed in (0, 0, 1):
-        recipe = peers.Recipe(type(SIZES[kind])(**{**vars(SIZES[kind]), "dropout": 0.2}), {})
-        trainer = peers.PeerTrainer(
+        recipe = rivals.Recipe(type(SIZES[kind])(**{**vars(SIZES[kind]), "dropout": 0.2}), {})
+        trainer = rivals.PeerTrainer(
             recipe.build(V), ids_of(300), ids_of(40, 1), config_of(seed=seed)
         )
-        trainer.train()
+        trainer.train(progress_bar=False)
         weights.append(trainer.model.state_dict())
     one, same, other = weights
     assert all(torch.equal(one[name], same[name]) for name in one)
@@ -198,9 +201,9 @@ def test_the_same_seed_gives_the_same_weights(kind: str) -> None:
 def test_it_learns_a_cycle(kind: str) -> None:
     ids = np.arange(400) % 5
     config = config_of(steps=150, learning_rate=0.05, evaluate_every=50)
-    peer = peers.Recipe(SIZES[kind], {}).build(V)
-    trainer = peers.PeerTrainer(peer, ids, ids[:60], config)
-    history = trainer.train()
+    peer = rivals.Recipe(SIZES[kind], {}).build(V)
+    trainer = rivals.PeerTrainer(peer, ids, ids[:60], config)
+    history = trainer.train(progress_bar=False)
     assert [r.step for r in history if not np.isnan(r.heldout_loss)] == [50, 100, 150]
     assert history[-1].tokens == 150 * 4 * 8
     assert history[-1].learning_rate < history[10].learning_rate
@@ -212,33 +215,78 @@ def test_the_better_of_average_and_last_weights_is_kept() -> None:
     ids = np.arange(400) % 5
     for decay in (0.0, 0.999999):
         config = config_of(steps=30, learning_rate=0.02, average_decay=decay)
-        peer = peers.Recipe(SIZES["gpt"], {}).build(V)
-        trainer = peers.PeerTrainer(peer, ids, ids[:60], config)
-        trainer.train()
+        peer = rivals.Recipe(SIZES["gpt"], {}).build(V)
+        trainer = rivals.PeerTrainer(peer, ids, ids[:60], config)
+        trainer.train(progress_bar=False)
         kept, last = (m.score(ids[:60]) for m in (trainer.model, trainer.learner))
+        assert trainer.model is peer
         assert kept <= last
         assert trainer.history[-1].heldout_loss == kept
 
 
 def test_short_documents_are_learned_from() -> None:
     documents = [np.array([1, 2, 3]), np.array([4]), ids_of(30)]
-    peer = peers.Recipe(SIZES["lstm"], {}).build(V)
-    trainer = peers.PeerTrainer(peer, documents, documents, config_of())
-    assert trainer.train()[-1].step == 6
+    peer = rivals.Recipe(SIZES["lstm"], {}).build(V)
+    trainer = rivals.PeerTrainer(peer, documents, documents, config_of())
+    assert trainer.train(progress_bar=False)[-1].step == 6
     assert trainer.windows.draw(50, trainer.rng).weights is not None
 
 
 def test_minutes_end_the_run() -> None:
-    peer = peers.Recipe(SIZES["gpt"], {}).build(V)
+    peer = rivals.Recipe(SIZES["gpt"], {}).build(V)
     config = config_of(steps=None, minutes=0.005)
-    trainer = peers.PeerTrainer(peer, ids_of(300), ids_of(40, 1), config)
-    history = trainer.train()
+    trainer = rivals.PeerTrainer(peer, ids_of(300), ids_of(40, 1), config)
+    history = trainer.train(progress_bar=False)
     assert history[-2].seconds < 0.3 <= history[-1].seconds
 
 
+def test_what_is_measured_on_the_way_takes_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    peer = rivals.Recipe(SIZES["lstm"], {}).build(V)
+    config = config_of(steps=None, minutes=0.002, evaluate_every=1)
+    trainer = rivals.PeerTrainer(peer, ids_of(300), ids_of(40, 1), config)
+    spent, measure = 0.0, trainer.heldout_loss
+
+    def slow() -> float:
+        nonlocal spent
+        began = time.perf_counter()
+        time.sleep(0.05)
+        loss = measure()
+        spent += time.perf_counter() - began
+        return loss
+
+    monkeypatch.setattr(trainer, "heldout_loss", slow)
+    began = time.perf_counter()
+    history = trainer.train(progress_bar=False)
+    assert history[-2].seconds < 0.12 <= history[-1].seconds
+    assert spent >= 0.05 * len(history)
+    assert history[-1].seconds <= time.perf_counter() - began - spent
+
+
+def test_training_and_the_global_generator_leave_each_other_alone() -> None:
+    losses = []
+    for seed in (0, 1):
+        peer = rivals.Recipe(rivals.LSTMConfig(width=8, dropout=0.3), {}).build(V)
+        trainer = rivals.PeerTrainer(peer, ids_of(300), ids_of(40, 1), config_of())
+        torch.manual_seed(seed)
+        before = torch.get_rng_state()
+        losses.append([r.train_loss for r in trainer.train(progress_bar=False)])
+        assert torch.equal(torch.get_rng_state(), before)
+    assert losses[0] == losses[1]
+
+
+def test_ctrl_c_leaves_the_average_so_far() -> None:
+    peer = rivals.Recipe(SIZES["gpt"], {}).build(V)
+    trainer = rivals.PeerTrainer(peer, ids_of(300), ids_of(40, 1), config_of())
+    with pytest.raises(Interrupted, match="after step 3"):
+        train(trainer, stop_at(3))
+    for name, array in trainer.averaged.state_dict().items():
+        assert torch.equal(peer.state_dict()[name], array)
+    assert len(trainer.train(progress_bar=False)) == 6
+
+
 def test_only_matrices_decay() -> None:
-    peer = peers.Recipe(SIZES["gpt"], {}).build(V)
-    trainer = peers.PeerTrainer(peer, ids_of(300), ids_of(40), config_of(weight_decay=0.3))
+    peer = rivals.Recipe(SIZES["gpt"], {}).build(V)
+    trainer = rivals.PeerTrainer(peer, ids_of(300), ids_of(40), config_of(weight_decay=0.3))
     for group in trainer.optimiser.param_groups:
         for p in group["params"]:
             assert group["weight_decay"] == (0.3 if p.ndim > 1 else 0)
@@ -250,14 +298,14 @@ def test_only_matrices_decay() -> None:
 
 @pytest.mark.parametrize("n_nodes", [66, MANY_NODES, MANY_NODES + 1, 2048])
 def test_recipes_can_be_trained(n_nodes: int) -> None:
-    gpts = peers.gpt_recipes(n_nodes)
+    gpts = rivals.gpt_recipes(n_nodes)
     assert len({str(r) for r in gpts}) == len(gpts) >= 4
-    for recipe in (*gpts, *peers.lstm_recipes(n_nodes)):
+    for recipe in (*gpts, *rivals.lstm_recipes(n_nodes)):
         config = recipe.train_config(minutes=1.0, seed=7)
         assert (config.minutes, config.seed) == (1.0, 7)
         assert config.sequence_length <= (recipe.build(9).max_positions or 10**9)
         assert recipe.to_json()["learning_rate"] == config.learning_rate
-    assert (gpts == peers.gpt_recipes(66)) == (n_nodes <= MANY_NODES)
+    assert (gpts == rivals.gpt_recipes(66)) == (n_nodes <= MANY_NODES)
 
 
 # Mistakes
@@ -279,22 +327,14 @@ def test_impossible_sizes(kind: str, changes: dict[str, float], said: str) -> No
 
 
 def test_sequences_longer_than_the_context() -> None:
-    with pytest.raises(UserError, match="sequence_length is 13, but the model sees 12"):
-        peers.PeerTrainer(peer_of("gpt"), ids_of(99), ids_of(9), config_of(sequence_length=13))
+    with pytest.raises(UserError, match="sequence_length is 13, but the model knows only 12"):
+        rivals.PeerTrainer(peer_of("gpt"), ids_of(99), ids_of(9), config_of(sequence_length=13))
 
 
 def test_a_loss_that_is_no_number_ends_training() -> None:
-    peer = peers.Recipe(SIZES["lstm"], {}).build(V)
+    peer = rivals.Recipe(SIZES["lstm"], {}).build(V)
     with torch.no_grad():
         peer.embedding[3] = float("nan")
-    trainer = peers.PeerTrainer(peer, ids_of(99), ids_of(9), config_of())
-    with pytest.raises(UserError, match="became nan at step 1"):
-        trainer.train()
-
-
-def test_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("minibrillm.rivals.peers", "minibrillm.rivals.twins"):
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "torch", None)  # as if it were not installed
-    with pytest.raises(UserError, match=r'pip install "minibrillm\[torch\]"'):
-        importlib.import_module("minibrillm.rivals.peers")
+    trainer = rivals.PeerTrainer(peer, ids_of(99), ids_of(9), config_of())
+    with pytest.raises(UserError, match="became nan at step 1; train with a smaller learning_rate"):
+        trainer.train(progress_bar=False)

@@ -164,8 +164,8 @@ def test_imports_go_one_way() -> None:
         ("graph.py", "from minibrillm import BriLLM", "minibrillm"),
         ("reference.py", "from minibrillm.kernels import compete", "minibrillm.kernels"),
         ("kernels/passes.py", "from minibrillm.reference import compete", "minibrillm.reference"),
-        ("look/figures.py", "import minibrillm.released", "minibrillm.released"),
-        ("rivals/twins.py", "import minibrillm.look", "minibrillm.look"),
+        ("released/read.py", "import minibrillm.rivals", "minibrillm.rivals"),
+        ("judging/task.py", "import minibrillm.look", "minibrillm.look"),
         ("model.py", "import torch", "torch"),
         ("bench/__init__.py", "from torch import nn", "torch"),
         ("rivals/__init__.py", "import torch", "torch"),
@@ -309,17 +309,7 @@ def test_no_file_is_long() -> None:
 
 
 # Functions of more than 60 lines, by room (or file of the evening) and name: one idea each.
-LONG_FUNCTIONS = {
-    "bench.limit",
-    "cli.train",
-    "judging.evaluate",
-    "kernels._compete_in_bin",
-    "kernels._make_tile",
-    "kernels.compete",
-    "reference.compete",
-    "released.read_released",
-    "rivals._energies",
-}
+LONG_FUNCTIONS = {"cli.train", "released.read_released"}
 
 
 def test_functions_are_short() -> None:
@@ -380,7 +370,7 @@ def test_links_of_the_readme_lead_somewhere() -> None:
 
 def test_commands_of_the_readme_exist() -> None:
     spans = "\n".join(re.findall(r"`[^`]+`", text_of("README.md")))
-    commands = set(re.findall(r"minibrillm ([a-z][a-z-]+)\b", spans))
+    commands = set(re.findall(r"(?<!from )minibrillm ([a-z][a-z-]+)\b", spans))
     assert commands
     assert commands <= get_command(app).commands.keys()
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import VARIANTS, random_ids, random_model
+from conftest import VARIANTS, check_gradients, random_ids, random_model, tokenizer_of
 
+from minibrillm import reference
 from minibrillm.config import ModelConfig
 from minibrillm.counting import KneserNey
-from minibrillm.functional import Rounding, energy, gelu, position_encoding, sigmoid
+from minibrillm.functional import energy, gelu, position_encoding, sigmoid
 from minibrillm.graph import TokenGraph
 from minibrillm.model import BriLLM
-from minibrillm.reference import edges_between
-from minibrillm.text import CharacterTokenizer
+from minibrillm.variance import Rounding
 
 V = 9
 
@@ -38,27 +38,11 @@ def candidates_for(tokens: np.ndarray, seed: int = 6) -> np.ndarray:
 @pytest.mark.parametrize("sampled", [False, True], ids=["full softmax", "candidates"])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_gradients_are_those_of_central_differences(variant: str, sampled: bool) -> None:
-    """Every single parameter of every preset, in float64: relative error below 1e-6."""
     model = random_model(VARIANTS[variant])
     tokens = tokens_for(model)
     candidates = candidates_for(tokens) if sampled else None
     weights = None if sampled else np.random.default_rng(7).integers(0, 3, (3, 7))
-    _, gradients = model.loss_and_gradients(tokens, candidates, weights)
-    assert gradients.keys() == model.parameters.keys()
-    step = 1e-5
-    for name, parameter in model.parameters.items():
-        numeric = np.zeros_like(parameter)
-        for index in np.ndindex(parameter.shape):
-            kept = parameter[index]
-            parameter[index] = kept + step
-            up = model.loss(tokens, candidates, weights)
-            parameter[index] = kept - step
-            down = model.loss(tokens, candidates, weights)
-            parameter[index] = kept
-            numeric[index] = (up - down) / (2 * step)
-        assert np.abs(numeric).max() > 1e-6, f"{name} has no influence: nothing was tested"
-        error = np.abs(gradients[name] - numeric).max() / np.abs(numeric).max()
-        assert error < 1e-6, f"{name}: relative error {error:.1e}"
+    check_gradients(model, tokens, candidates, weights)
 
 
 @pytest.mark.parametrize("backend", ["numpy", "numba"])
@@ -158,7 +142,7 @@ def written_out(model: BriLLM, tokens: np.ndarray) -> np.ndarray:
             encoding = position_encoding(config.positions, i + config.first_position, 1, d)[0]
             answers = []
             for v in range(graph.n_nodes):
-                weight, bias = edges_between(p, graph, config, u, np.array([v]))
+                weight, bias = config.edge_kind.between(model, u, np.array([v]))
                 answers.append(gelu(a @ weight[0] + bias[0] + encoding))
             logits = energy(np.array(answers))
             far = 0.0
@@ -271,7 +255,7 @@ def test_first_loss_of_the_released_model_with_401_candidates_is_6_34() -> None:
     losses = []
     for seed in range(6):
         config = ModelConfig.preset("released")
-        model = BriLLM.create(config, AnyNode(n_nodes), graph, seed=seed, backend="numpy")
+        model = BriLLM.create(config, tokenizer_of(n_nodes), graph, seed=seed, backend="numpy")
         tokens = rng.integers(0, n_sources, size=(8, 33))
         candidates = np.empty((8, 32, 401), np.int64)
         for b, i in np.ndindex(8, 32):
@@ -282,8 +266,10 @@ def test_first_loss_of_the_released_model_with_401_candidates_is_6_34() -> None:
     assert np.mean(losses) == pytest.approx(6.34, abs=0.1)
 
 
-class AnyNode(CharacterTokenizer):
-    """Stands in for a tokenizer where no text is needed: V without an alphabet."""
-
-    def __init__(self, n_nodes: int) -> None:
-        super().__init__("".join(chr(0x4E00 + k) for k in range(n_nodes - 1)))
+@pytest.mark.parametrize("high", [5, 70_000])
+def test_positions_are_grouped_by_source_in_order(high: int) -> None:
+    nodes = np.random.default_rng(0).integers(0, high, size=(7, 31))
+    groups = list(reference._by_source(nodes))
+    np.testing.assert_array_equal([u for u, _ in groups], np.unique(nodes))
+    for u, rows in groups:
+        np.testing.assert_array_equal(rows, np.flatnonzero(nodes.ravel() == u))

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
+from typing import Any
 
 import numpy as np
 import pytest
 from conftest import VARIANTS, random_ids, random_model
 
+from minibrillm import rivals
 from minibrillm.checks import UserError
 from minibrillm.config import ModelConfig, TrainConfig
+from minibrillm.edges import EDGES
+from minibrillm.memory import MEMORIES
 from minibrillm.model import BriLLM
 from minibrillm.optim import AdamW, learning_rate
 
 torch = pytest.importorskip("torch")
-rivals = importlib.import_module("minibrillm.rivals.twins")
 
 MODELS = {name: config for name, config in VARIANTS.items() if config.prior != "ngrams"} | {
     "paper, three part": ModelConfig.preset("paper", d_node=5, edges="three_part", min_count=2),
@@ -29,8 +30,8 @@ LAYOUTS = pytest.mark.parametrize("layout", rivals.LAYOUTS)
 @pytest.fixture
 def parts_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small vocabularies go the way of large ones: nothing composed, a few positions a piece."""
-    monkeypatch.setattr(rivals, "_PARTS_ABOVE", -1)
-    monkeypatch.setattr(rivals, "_PIECE", 1000)
+    monkeypatch.setattr("minibrillm.rivals.twin._PARTS_ABOVE", -1)
+    monkeypatch.setattr("minibrillm.rivals.grouped._PIECE", 1000)
 
 
 def model_of(variant: str, dtype: type = np.float64) -> BriLLM:
@@ -67,6 +68,17 @@ def check_against_reference(
 def test_a_prior_of_ngrams_is_refused() -> None:
     with pytest.raises(UserError, match="take the preset 'mini'"):
         rivals.Twin(random_model(VARIANTS["mini, 4-grams"]))
+
+
+@pytest.mark.parametrize(("setting", "kinds"), [("memory", MEMORIES), ("edges", EDGES)])
+def test_other_kinds_of_memory_and_edges_are_refused(
+    setting: str, kinds: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = model_of("mini")
+    monkeypatch.setitem(kinds, "other", kinds[getattr(model.config, setting)])
+    model.config = model.config.replace(**{setting: "other"})
+    with pytest.raises(UserError, match=f"a twin does not know {setting} 'other': "):
+        rivals.Twin(model)
 
 
 @pytest.mark.parametrize("with_candidates", [False, True], ids=["full", "candidates"])
@@ -167,9 +179,7 @@ def test_steps_of_training(variant: str, changes: dict[str, float]) -> None:
     config = TrainConfig.preset(variant.split(",")[0], steps=3, warmup_steps=2, **changes)
     model = model_of(variant)
     trainer = rivals.TwinTrainer(rivals.Twin(model), config)
-    ours = AdamW(
-        model.parameters, config, model.operations, train_shared_edge=model.config.train_shared_edge
-    )
+    ours = AdamW(model, config)
     for step in range(3):
         tokens, candidates = batch_of(model, seed=step)
         chosen = candidates if variant == "released" else None
@@ -228,8 +238,12 @@ def test_torch_compile_that_does_not_work(monkeypatch: pytest.MonkeyPatch) -> No
         rivals.Twin(model_of("mini"), compiled=True)
 
 
-def test_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "minibrillm.rivals.twins")
-    monkeypatch.setitem(sys.modules, "torch", None)  # as if it were not installed
-    with pytest.raises(UserError, match=r'pip install "minibrillm\[torch\]"'):
-        importlib.import_module("minibrillm.rivals.twins")
+# The face
+
+
+def test_the_room_has_the_names_that_it_lists() -> None:
+    for name in rivals.__all__:
+        assert getattr(rivals, name) is not None
+    assert sorted(rivals.__all__) == sorted(n for names in rivals._FILES.values() for n in names)
+    with pytest.raises(AttributeError, match="no attribute 'Transformer'"):
+        rivals.Transformer  # noqa: B018

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from minibrillm.text import MarkovChain, bundled_documents, join_documents
+from minibrillm.text import MarkovChain, bundled, join_documents
 
 Words = Mapping[str, Sequence[str]]
 Maker = Callable[[np.random.Generator], str]
@@ -190,7 +190,7 @@ def _steps(rng: np.random.Generator) -> str:
 
 
 def _bundled(language: str, n_characters: int) -> Maker:
-    return lambda rng: join_documents(bundled_documents("train", (language,)))[:n_characters]
+    return lambda rng: join_documents(bundled("train", language))[:n_characters]
 
 
 def _both(rng: np.random.Generator) -> str:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
+from minibrillm.checks.above import Standing
 from minibrillm.checks.errors import UserError
 
 Array = np.ndarray
@@ -35,16 +34,18 @@ def as_array(values: object, what: str) -> Array:
 
 
 def check_batch(
-    tokens: object, n_nodes: int, least: int, position: int, limit: int | None
+    tokens: object, n_nodes: int, least: int, state: Standing | None, limit: int | None
 ) -> Array:
     """Tokens of one stream (T,) or several (B, T) as an int64 array (B, T).
 
     Parameters
     ----------
     least : int
-        T at least.
-    position, limit : int, int or None
-        Edges crossed before, and how many may be crossed in all.
+        T at least. If that is 2 or more, the first tokens are those at which ``state`` stands.
+    state : State, optional
+        The memory of the streams that go on with these tokens.
+    limit : int, optional
+        Edges that may be crossed in all.
 
     Raises
     ------
@@ -56,29 +57,25 @@ def check_batch(
     if batch.ndim != 2 or batch.size == 0 or batch.shape[1] < least:
         raise UserError(f"expected tokens (T,) or (B, T) with T >= {least}; got {array.shape}")
     batch = check_ids(batch, n_nodes)
-    if limit is not None and position + batch.shape[1] - 1 > limit:
+    end = batch.shape[1] - 1 + (0 if state is None else state.position)
+    if limit is not None and end > limit:
         raise UserError(
-            f"this model knows {limit} positions (memory 'position'), the text needs "
-            f"{position + batch.shape[1] - 1}; shorten it or read it in windows"
+            f"this model knows {limit} positions (memory 'position'), the text needs {end}; "
+            "shorten it or read it in windows"
         )
-    return batch
-
-
-def check_continues(batch: Array, nodes: Array, from_there: bool) -> None:
-    """Whether a batch (B, T) goes on with streams that stand at ``nodes`` (B,).
-
-    ``from_there``: the nodes are the first tokens of the batch.
-    """
-    if len(nodes) != len(batch):
+    if state is None:
+        return batch
+    if len(state.node) != len(batch):
         raise UserError(
-            f"the state holds {len(nodes)} stream(s), the tokens {len(batch)}; "
+            f"the state holds {len(state.node)} stream(s), the tokens {len(batch)}; "
             "give each stream its own row"
         )
-    if from_there and not np.array_equal(batch[:, 0], nodes):
+    if least > 1 and not np.array_equal(batch[:, 0], state.node):
         raise UserError(
-            f"the streams stand at the nodes {nodes.tolist()}, so these must be the first "
+            f"the streams stand at the nodes {state.node.tolist()}, so these must be the first "
             f"tokens; got {batch[:, 0].tolist()}: prepend the last token read"
         )
+    return batch
 
 
 def check_candidates(candidates: object, batch: Array, n_nodes: int) -> Array | None:
@@ -110,10 +107,3 @@ def check_weights(weights: object, batch: Array) -> Array | None:
             f"{found.shape} from {found.min(initial=np.inf)} to {found.max(initial=-np.inf)}"
         )
     return found
-
-
-def check_stop(ids: Sequence[int] | Array, unknown: int | None, text: str) -> tuple[int, ...]:
-    """The one token that ends a text."""
-    if len(ids) != 1 or int(ids[0]) == unknown:
-        raise UserError(f"stop must be exactly one token of the vocabulary; got {text!r}")
-    return (int(ids[0]),)

@@ -7,3 +7,7 @@ class UserError(ValueError):
     The command line prints it as one line and exits with code 2; in a notebook it is an
     ordinary ``ValueError``.
     """
+
+
+class Diverged(UserError):
+    """A loss or a gradient that is not finite any more."""

@@ -43,8 +43,19 @@ def check_parameters(
             )
 
 
-def check_parts(config: Any, tokenizer: Any, graph: Any) -> None:
-    """Whether config, tokenizer and graph of a model are made for each other (`UserError`)."""
+def check_prior(config: Any) -> None:
+    """Whether a prior that tells unseen targets apart meets edges that do not."""
+    if config.prior == "ngrams" and config.edge_kind.has_class:
+        raise UserError(
+            f"the prior 'ngrams' tells unseen targets apart, {config.edges} edges make one class "
+            "of them; take edges='three_part', or prior='hebbian'"
+        )
+
+
+def check_parts(config: Any, tokenizer: Any, graph: Any, backend: str) -> None:
+    """Whether the parts of a model are made for each other; else a `UserError`."""
+    if backend not in ("numba", "numpy"):
+        raise UserError(f"there is no backend {backend!r}; choose one of numba, numpy")
     if tokenizer.n_nodes != graph.n_nodes:
         raise UserError(
             f"the tokenizer knows {tokenizer.n_nodes} tokens, the graph has {graph.n_nodes} "

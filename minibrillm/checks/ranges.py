@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from minibrillm.checks.records import Range
 
 _COUNT, _FROM_ONE = Range(0, whole=True), Range(1, whole=True)
@@ -16,6 +18,11 @@ MODEL = {
     "prior_weight": Range(0, 1),
     "initial_range": _AT_LEAST_0,
     "signal_bound": _AT_LEAST_0,
+}
+WORDS: dict[str, Collection[str]] = {
+    "start": ("ones", "node"),
+    "positions": ("none", "sinusoidal", "released"),
+    "prior": ("none", "hebbian", "ngrams"),
 }
 TRAINING = {
     "steps": Range(1, whole=True, optional=True),

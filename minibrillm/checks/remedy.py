@@ -1,12 +1,12 @@
-"""What helps a model whose signals, or whose loss, have run away."""
+"""What helps where a signal, or a loss, has run away."""
 
 from __future__ import annotations
 
-from typing import Any
 
-
-def remedy(config: Any) -> str:
-    """What to change of a `ModelConfig`, or of how it is trained."""
-    if config.signal_bound == 0:
-        return "nothing bounds its signals: take signal_bound=8, or the preset mini-ngrams"
-    return "take a smaller learning_rate"
+def remedy(config: object) -> str:
+    """What to change in the next training of a model of this config, as the end of a sentence."""
+    if getattr(config, "signal_bound", None) == 0:
+        return (
+            "nothing bounds its signals: train with signal_bound=8, or with the preset mini-ngrams"
+        )
+    return "train with a smaller learning_rate"

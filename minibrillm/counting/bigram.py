@@ -55,6 +55,11 @@ class BigramPrior:
             log_unigram=np.log(unigram),
         )
 
+    @property
+    def size(self) -> int:
+        """How many logarithms it holds."""
+        return self.log_probability.size + self.log_backoff.size + self.log_unigram.size
+
     def row(self, u: int) -> Array:
         """log p(v|u) of every v: a new float64 array (V,), nats."""
         row = self.log_backoff[u] + self.log_unigram

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from minibrillm.checks import UserError, checked_documents
+from minibrillm.checks import UserError, as_documents
 from minibrillm.counting.grams import count_grams, find, shift
 from minibrillm.counting.kneser_ney import interpolate, level_of, lower_level
 
@@ -42,7 +42,7 @@ def loss_by_order(
     UserError
         As `KneserNey.fit`, or fewer than two held-out tokens.
     """
-    documents = checked_documents(dev_ids, n_nodes)
+    documents = as_documents(dev_ids, n_nodes)
     stream = np.concatenate(documents) if documents else np.empty(0, np.int64)
     first = np.cumsum([0, *map(len, documents)])[:-1]  # place of each document's first token
     scored = np.ones(len(stream), bool)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minibrillm.checks import UserError, checked_documents
+from minibrillm.checks import UserError, as_documents
 
 Array = np.ndarray
 
@@ -25,7 +25,7 @@ def count_grams(ids: Array | Sequence[Array], n_nodes: int, max_order: int) -> l
     """Count all k-grams for k = 1 … max_order, each order named by ranks in the one below."""
     if max_order < 1:
         raise UserError(f"the order of an n-gram model must be at least 1; got {max_order}")
-    documents = [d for d in checked_documents(ids, n_nodes) if d.size]
+    documents = [d for d in as_documents(ids, n_nodes) if d.size]
     if not documents:
         raise UserError("ids is empty: counting n-grams needs at least one token")
     stream = np.concatenate(documents)

@@ -21,7 +21,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from minibrillm.checks import UserError, check_ids
+from minibrillm.checks import UserError, as_ids
 from minibrillm.counting.grams import Grams, count_grams, find, shift
 
 Array = np.ndarray
@@ -149,7 +149,7 @@ class KneserNey:
         UserError
             No token, or an id outside 0 … V-1.
         """
-        ids = _stream(ids, self.n_nodes)
+        ids = as_ids(ids, self.n_nodes)
         if not ids.size:
             raise UserError("ids is empty: at least one token is needed")
         context = np.zeros(len(ids), np.int64)  # the empty one has rank 0
@@ -177,7 +177,7 @@ class KneserNey:
         UserError
             An id outside 0 … V-1.
         """
-        context = _stream(context, self.n_nodes)
+        context = as_ids(context, self.n_nodes)
         context = context[max(0, len(context) - self.order + 1) :]
         p = np.full(self.n_nodes, 1 / self.n_nodes)
         prefix = np.zeros(len(context), np.int64)
@@ -325,11 +325,3 @@ def interpolate(level: Level, context: Array, gram: Array, p_below: Array) -> Ar
     seen = gram >= 0
     p[seen] += level.share[gram[seen]]
     return p
-
-
-def _stream(ids: Array, n_nodes: int) -> Array:
-    """One stream of token ids, (N,), as int64, or a `UserError`."""
-    ids = np.asarray(ids)
-    if ids.ndim != 1:
-        raise UserError(f"ids must be a one-dimensional array of integers; got {ids.shape}")
-    return check_ids(ids, n_nodes)

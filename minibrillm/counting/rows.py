@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from minibrillm.checks import Graph, Network, Standing, as_array, check_ids
 from minibrillm.counting.kneser_ney import KneserNey
-
-if TYPE_CHECKING:
-    from minibrillm.graph import TokenGraph
 
 Array = np.ndarray
 
@@ -53,7 +51,7 @@ class Withheld(NamedTuple):
 
 
 def prior_rows(
-    graph: TokenGraph, trust: Array, tokens: Array, n: int, withheld: Withheld | None = None
+    graph: Graph, trust: Array, tokens: Array, n: int, withheld: Withheld | None = None
 ) -> PriorRows:
     """π of an n-gram prior after each of the last n tokens of streams (eq. 9b).
 
@@ -72,7 +70,6 @@ def prior_rows(
     -------
     PriorRows: κ_l log p_KN(v | all tokens so far) + (1 - κ_l) log p_KN(v | the last one) and so on
     """
-    assert graph.ngrams is not None
     last = slice(tokens.shape[1] - n, tokens.shape[1])
     if withheld is None:
         far, length = graph.ngrams.log_rows(_rows(graph.ngrams.grams(tokens)[:, last, :-1]))
@@ -97,3 +94,39 @@ def prior_rows(
 def _rows(grams: Array) -> Array:
     """(B, n, K) -> (B n, K)"""
     return grams.reshape(-1, grams.shape[-1])
+
+
+def recent_tokens(order: int, before: Array | None, tokens: Array) -> Array | None:
+    """The last n - 1 tokens of streams, which an n-gram prior of order n asks for.
+
+    ``before`` (B, L) are the last ones so far (None: nobody asks), ``tokens`` (B, T) new ones.
+    """
+    if before is None:
+        return None
+    return np.concatenate([before, tokens], axis=1)[:, -(order - 1) :]
+
+
+def rows_after(
+    model: Network, tokens: Array, state: Standing | None = None, withheld: Withheld | None = None
+) -> PriorRows | None:
+    """π of a model's n-gram prior after each token (B, T) of streams; None for any other prior.
+
+    The streams stand at their first tokens, which the ``state`` has read already.
+    """
+    if model.graph.ngrams is None:
+        return None
+    n, trust = tokens.shape[1], model.parameters["context_trust"]
+    if state is not None and state.recent is not None:
+        tokens = np.concatenate([state.recent[:, :-1], tokens], axis=1)
+    rows: PriorRows = model.operations.prior_rows(model.graph, trust, tokens, n, withheld)
+    return rows
+
+
+def log_prior_after(model: Network, tokens: Array, state: Standing | None = None) -> Array:
+    """π of every node after each token of streams: () -> (V,), (T,) -> (T, V) …; float64."""
+    tokens = check_ids(as_array(tokens, "tokens"), model.graph.n_nodes)
+    wide = rows_after(model, np.atleast_2d(tokens), state)
+    if wide is not None:
+        return wide.log_prior.astype(np.float64).reshape(*tokens.shape, -1)
+    rows = np.array([model.graph.prior_row(int(u)) for u in tokens.ravel()])
+    return rows.reshape(*tokens.shape, model.graph.n_nodes)

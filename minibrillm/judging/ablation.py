@@ -5,21 +5,14 @@ Every rung of the ladder has all changes of the rungs before it, and trains for 
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from minibrillm.config import ModelConfig, TrainConfig
-from minibrillm.judging.comparison import (
-    Candidate,
-    Comparison,
-    Task,
-    brillm_readings,
-    chosen,
-    report,
-    train_brillm,
-)
+from minibrillm.judging.grids import BriLLMCandidate, Note, choose
+from minibrillm.judging.results import Comparison
+from minibrillm.judging.task import Task
 from minibrillm.presets import for_vocabulary
 
 
@@ -86,14 +79,13 @@ def rungs(task: Task) -> Iterator[tuple[str, ModelConfig, TrainConfig]]:
 
 def ablate(
     task: Task,
-    note: Callable[[str], None] = lambda line: None,
+    note: Note = lambda line: None,
     on_row: Callable[[Comparison], None] = lambda found: None,
 ) -> Comparison:
-    """Train and score every rung; arguments as for `minibrillm.judging.comparison.compare`."""
+    """Train and score every rung; arguments as for `minibrillm.judging.compare`."""
     found = Comparison.of(task)
     for name, model, training in rungs(task):
-        candidate = Candidate({}, functools.partial(train_brillm, task, model, training))
-        trained = chosen(task, name, [candidate], lambda t: brillm_readings(task, t), note)
-        report(found, task, "ladder", trained)
+        contender = choose(task, name, [BriLLMCandidate(model, training)], note)
+        found.add("ladder", task, contender)
         on_row(found)
     return found

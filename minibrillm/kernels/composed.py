@@ -58,7 +58,9 @@ def room_for(d: int, n_columns: int) -> Room:
 
 
 @inlined()
-def _compose_row(source: Array, shared: Array, own: Array, mine: Array, its: Array, out: Array) -> None:
+def _compose_row(
+    source: Array, shared: Array, own: Array, mine: Array, its: Array, out: Array
+) -> None:
     """One row (d K,) of the edges that leave a source: axon + dendrite + synapse (eq. 3).
 
     ``source`` (1, d) or (0, d), ``shared`` (d,), ``own`` (E, d) those of private edges, whose targets
@@ -85,9 +87,7 @@ def _compose_row(source: Array, shared: Array, own: Array, mine: Array, its: Arr
 
 
 @inlined()
-def _decompose_row(
-    d_source: Array, d_own: Array, mine: Array, d_its: Array, d_row: Array
-) -> None:
+def _decompose_row(d_source: Array, d_own: Array, mine: Array, d_its: Array, d_row: Array) -> None:
     """The way back of `_compose_row`, for gradients (eq. 13)."""
     d = d_own.shape[1]
     k = d_row.size // d
@@ -172,4 +172,16 @@ def compete_composed(
     """Every source, a bin of them at a time; ``d_lanes`` (BINS, d + 1, d V)."""
     for b in prange(BINS):
         for g in range(work.bin_start[b], work.bin_start[b + 1]):
-            _compete_at(weight, bias, d_weight, d_bias, lanes, d_lanes[b], work, case, weights, room, np.int64(g))
+            _compete_at(
+                weight,
+                bias,
+                d_weight,
+                d_bias,
+                lanes,
+                d_lanes[b],
+                work,
+                case,
+                weights,
+                room,
+                np.int64(g),
+            )

@@ -16,7 +16,7 @@ from minibrillm.kernels.products import copy
 
 Array = np.ndarray
 
-ROWS = 24  # positions in a block: a multiple of three rows, four terms, and their answers fit a cache
+ROWS = 24  # positions in a block: threes and fours, and their answers fit a cache
 
 
 @inlined()

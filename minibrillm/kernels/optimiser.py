@@ -7,8 +7,10 @@ import math
 import numpy as np
 from numba import prange
 
+from minibrillm.config import TrainConfig
 from minibrillm.kernels.jit import inlined, kernel, one_at_a_time
-from minibrillm.optim import SQUARES_BLOCK, SQUARES_LANES
+from minibrillm.machine import SQUARES_BLOCK, SQUARES_LANES
+from minibrillm.optim import Moments, average_decay
 
 Array = np.ndarray
 
@@ -35,7 +37,7 @@ def _squares(array: Array, lanes: Array) -> None:
 
 @one_at_a_time
 def sum_of_squares(array: Array) -> float:
-    """As `minibrillm.optim.sum_of_squares`."""
+    """As `minibrillm.machine.sum_of_squares`."""
     flat = array.reshape(-1)
     lanes = np.zeros((-(-flat.size // SQUARES_BLOCK), SQUARES_LANES))
     _squares(flat, lanes)
@@ -69,28 +71,17 @@ def _update_all(
 def adamw(
     parameter: Array,
     gradient: Array,
-    mean: Array,
-    square: Array,
-    average: Array,
+    moments: Moments,
     scale: float,
     step: int,
-    learning_rate: float,
-    weight_decay: float,
-    beta1: float,
-    beta2: float,
-    epsilon: float,
-    average_decay: float,
+    rate: float,
+    decay: float,
+    c: TrainConfig,
 ) -> None:
     """As `minibrillm.optim.adamw`."""
     constants = (
-        scale,
-        1 - learning_rate * weight_decay,
-        learning_rate / (1 - beta1**step),
-        1 - beta1,
-        1 - beta2,
-        1 / (1 - beta2**step),
-        epsilon,
-        1 - average_decay,
+        *(scale, 1 - rate * decay, rate / (1 - c.beta1**step), 1 - c.beta1, 1 - c.beta2),
+        *(1 / (1 - c.beta2**step), c.epsilon, 1 - average_decay(c, step)),
     )
-    arrays = (array.reshape(-1) for array in (parameter, gradient, mean, square, average))
+    arrays = (array.reshape(-1) for array in (parameter, gradient, *moments))
     _update_all(*arrays, np.array(constants, parameter.dtype))

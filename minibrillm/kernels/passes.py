@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 import numba
 import numpy as np
 
+from minibrillm.counting import recent_tokens
 from minibrillm.functional import gelu_derivative, position_encoding
 from minibrillm.kernels import apart, composed
 from minibrillm.kernels.everyone import Everyone, energies_at_all, energies_at_one
@@ -29,9 +30,10 @@ from minibrillm.kernels.path import (
     streams_forward,
 )
 from minibrillm.kernels.sort import BINS, Groups, deal, group_by, in_order
-from minibrillm.memory import Competition, Path, State, recent_tokens, start_state
+from minibrillm.memory import Competition, Path, State, start_state
 
 if TYPE_CHECKING:
+    from minibrillm.checks import Network
     from minibrillm.config import ModelConfig
     from minibrillm.counting import PriorRows
     from minibrillm.graph import TokenGraph
@@ -72,19 +74,14 @@ def _encoding(config: ModelConfig, first: int, n: int, dtype: Any) -> Array:
 
 
 @one_at_a_time
-def path_forward(
-    parameters: Named,
-    graph: TokenGraph,
-    config: ModelConfig,
-    tokens: Array,
-    state: State | None = None,
-) -> Path:
+def path_forward(model: Network, tokens: Array, state: State | None = None) -> Path:
     """As `minibrillm.reference.path_forward`."""
-    (n_streams, n), d = (tokens.shape[0], tokens.shape[1] - 1), config.d_node
-    fresh, start = start_state(parameters, config, tokens[:, 0])
+    parameters, graph, config = model.parameters, model.graph, model.config
+    (n_streams, n), d = tokens[:, 1:].shape, config.d_node
+    fresh, start = start_state(model, tokens[:, 0])
     state = fresh if state is None else state
     dtype, first = state.incoming.dtype, state.position
-    schedule = config.memory_kind.schedule(parameters, n, first, state.normaliser, state.log_scale)
+    schedule = config.memory_kind.schedule(parameters, n, state)
     incoming = np.empty((n_streams, n + 1, d), dtype)
     incoming[:, 0] = state.incoming
     signal, pre_activation = (np.empty((n_streams, n, d), dtype) for _ in range(2))
@@ -95,26 +92,20 @@ def path_forward(
         steps_of(parameters, graph, config, tokens, schedule),
         Forward(encoding, acc, incoming, pre_activation, signal),
     )
-    recent = recent_tokens(config, state.recent, tokens[:, 1:])
+    recent = recent_tokens(config.prior_order, state.recent, tokens[:, 1:])
     z, scale = schedule.normaliser[n], schedule.log_scale
     final = State(tokens[:, -1], incoming[:, n], acc, z, scale, first + n, recent)
-    return Path(incoming[:, :n], signal, pre_activation, start, schedule, first, final)
+    return Path(incoming[:, :n], signal, pre_activation, start, schedule, final)
 
 
 @one_at_a_time
-def path_backward(
-    parameters: Named,
-    graph: TokenGraph,
-    config: ModelConfig,
-    tokens: Array,
-    path: Path,
-    competition: Competition,
-) -> Named:
+def path_backward(model: Network, tokens: Array, path: Path, competition: Competition) -> Named:
     """As `minibrillm.reference.path_backward`."""
+    parameters, graph, config = model.parameters, model.graph, model.config
     (n_streams, n, d), dtype, memory = path.incoming.shape, path.incoming.dtype, config.memory_kind
     gradients, da = competition.gradients, competition.d_incoming.copy()
     dh, incoming = np.empty_like(da), np.ascontiguousarray(path.incoming)
-    d_acc, d_keep = (np.zeros((n_streams, d), dtype) for _ in range(2))
+    d_acc, d_keep = np.zeros((n_streams, d), dtype), np.empty_like(da)
     d_gain, d_log_bound = (np.empty((n_streams, n), dtype) for _ in range(2))
     steps = steps_of(parameters, graph, config, tokens, path.schedule)
     weight, _ = parts_of_edges(parameters, config)
@@ -131,14 +122,18 @@ def path_backward(
             # To bring a matrix to the cache and back is worth about 8 positions.
             groups, bin_start = deal(groups, np.diff(groups.start) + 8.0)
             learn_parts(Crossed(*groups, bin_start, a, dh), d_weight, d_bias)
-    if path.first == 0 and config.start == "node" and n > 0:
+    if path.schedule.first == 0 and config.start == "node" and n > 0:
         d_start = da[:, 0]
         if memory.remembers_start:
             d_start = d_start + path.schedule.keep[0] * d_acc
-        np.add.at(gradients["node_bias"], tokens[:, 0], d_start * gelu_derivative(path.start))
-    da_dot_a = np.einsum("bnd,bnd->nd", da, path.incoming)
-    of_memory = da_dot_a, d_keep.sum(axis=0), d_gain.sum(axis=0)
-    gradients.update(memory.schedule_backward(parameters, path.schedule, path.first, of_memory))
+        np.add.at(
+            gradients["node_bias"],
+            tokens[:, 0],
+            d_start * gelu_derivative(path.start_pre_activation),
+        )
+    da_times_a = np.einsum("bnd,bnd->nd", da, path.incoming)
+    of_memory = da_times_a, d_keep.sum(axis=0), d_gain.sum(axis=0)
+    gradients |= memory.schedule_backward(parameters, path.schedule, of_memory)
     return gradients
 
 
@@ -223,18 +218,17 @@ def _case(
 
 @one_at_a_time
 def compete(
-    parameters: Named,
-    graph: TokenGraph,
-    config: ModelConfig,
+    model: Network,
     tokens: Array,
     path: Path,
     *,
     share: Array | None = None,
     candidates: Array | None = None,
-    log_prior: PriorRows | None = None,
+    prior: PriorRows | None = None,
     rounding: Rounding | None = None,
 ) -> Competition:
     """As `minibrillm.reference.compete`."""
+    parameters, graph, config = model.parameters, model.graph, model.config
     (n_streams, n, d), dtype, v = path.incoming.shape, path.incoming.dtype, graph.n_nodes
     learns, three_part = share is not None, config.edges == "three_part"
     groups = group_by(tokens[:, :-1])
@@ -249,10 +243,10 @@ def compete(
         # To compose the edges of a source is worth about a dozen positions.
         groups, shares = deal(groups, (v if three_part else degree + 1) * (12.0 + size))
     order = groups.order
-    case = _case(graph, config, tokens, order, share, candidates, log_prior, rounding, dtype)
+    case = _case(graph, config, tokens, order, share, candidates, prior, rounding, dtype)
     encoding = np.empty((1, 0), dtype)
     if config.positions != "none" or is_apart:
-        encoding = _encoding(config, path.first, n, dtype)[order % n]
+        encoding = _encoding(config, path.schedule.first, n, dtype)[order % n]
     gradients = {k: np.zeros(x.shape, dtype) for k, x in parameters.items()} if learns else {}
     d_signals = np.zeros((len(order) * learns, d), dtype)
     a = np.ones((len(order), d + 1), dtype)
@@ -267,9 +261,9 @@ def compete(
     if learns:
         d_incoming[order] = d_signals
         d_incoming = d_incoming.reshape(path.incoming.shape)
-        if log_prior is not None:
+        if prior is not None:
             d_trust = gradients["context_trust"]
-            d_trust += np.bincount(log_prior.length.ravel(), case.d_trust, d_trust.size)
+            d_trust += np.bincount(prior.length.ravel(), case.d_trust, d_trust.size)
     return Competition(nll.reshape(n_streams, n), d_incoming, gradients)
 
 
@@ -367,15 +361,9 @@ def _compete_apart(
 
 
 @one_at_a_time
-def energies(
-    parameters: Named,
-    graph: TokenGraph,
-    config: ModelConfig,
-    nodes: Array,
-    incoming: Array,
-    first: int = 0,
-) -> Array:
+def energies(model: Network, nodes: Array, incoming: Array, first: int = 0) -> Array:
     """As `minibrillm.reference.energies`."""
+    parameters, graph, config = model.parameters, model.graph, model.config
     (n_streams, n, d), dtype = incoming.shape, incoming.dtype
     encoding = np.tile(_encoding(config, first, n, dtype), (n_streams, 1))
     out = np.empty((n_streams * n, graph.n_nodes), dtype)

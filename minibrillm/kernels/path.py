@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numba import prange
 
-from minibrillm.functional import signal_bound
+from minibrillm.functional import bound_of
 from minibrillm.kernels.gelu import normal
 from minibrillm.kernels.jit import inlined, kernel
 from minibrillm.kernels.products import (
@@ -53,7 +53,9 @@ def parts_of_edges(arrays: Mapping[str, Array], config: ModelConfig) -> tuple[Pa
         weight, bias = (Parts(*(arrays[f"{x}_{kind}"] for x in names)) for kind in _KINDS)
     else:
         weight, bias = (
-            Parts(arrays[f"edge_{kind}"][:0], arrays[f"edge_{kind}"][:1], arrays[f"edge_{kind}"][1:])
+            Parts(
+                arrays[f"edge_{kind}"][:0], arrays[f"edge_{kind}"][:1], arrays[f"edge_{kind}"][1:]
+            )
             for kind in _KINDS
         )
     return weight, bias
@@ -84,7 +86,7 @@ def steps_of(
     private = graph.edge(u, v)
     if config.edges == "shared":
         u, v = np.full_like(private, -1), np.where(private < 0, 0, -1)
-    bound, part = signal_bound(parameters), np.stack([u, v, private], axis=2)
+    bound, part = bound_of(parameters), np.stack([u, v, private], axis=2)
     tightness = schedule.gain.dtype.type(bound and bound**-2.0)
     keep = np.ascontiguousarray(schedule.keep)  # one layout: Numba compiles for each
     return Steps(part, keep, schedule.gain, schedule.normaliser, tightness)
@@ -163,7 +165,7 @@ class Backward(NamedTuple):
     da: Array  # (B, n, d) what the competition gives; the whole gradient afterwards
     dh: Array  # (B, n, d)
     d_acc: Array  # (B, d)
-    d_keep: Array  # (B, d)
+    d_keep: Array  # (B, n, d)
     d_gain: Array  # (B, n)
     d_log_bound: Array  # (B, n)
 
@@ -182,14 +184,15 @@ def _send_back(weight: Parts, part: Array, dh: Array, da: Array) -> None:
 
 @inlined()
 def _stream_backward(weight: Parts, steps: Steps, f: Backward, b: int) -> None:
-    d_acc, d_keep, one = f.d_acc[b], f.d_keep[b], steps.gain.dtype.type(1)
+    d_acc, one = f.d_acc[b], steps.gain.dtype.type(1)
     for i in range(len(steps.gain) - 1, -1, -1):
         a, h, s = f.incoming[b, i], f.pre_activation[b, i], f.signal[b, i]
         da, dh, keep, gain, z = f.da[b, i], f.dh[b, i], steps.keep[i], steps.gain[i], steps.z[i]
+        d_keep = f.d_keep[b, i]
         along = f.d_gain[b, i] = dot(d_acc, s)  # towards eq. 19
         square = h.dtype.type(0)
         for o in range(h.size):
-            d_keep[o] += d_acc[o] * a[o] * z[o]  # acc_i = a_i z_i, towards eq. 18
+            d_keep[o] = d_acc[o] * a[o] * z[o]  # acc_i = a_i z_i, towards eq. 18
             cdf, pdf = normal(h[o])
             square += h[o] * cdf * h[o] * cdf
             dh[o] = cdf + h[o] * pdf

@@ -1,19 +1,16 @@
-"""Figures. Each returns its matplotlib ``Axes``, or ``Figure``; Chinese labels always work."""
+"""Figures. Each returns its matplotlib ``Axes``, or ``Figure``; Chinese labels always work.
+
+matplotlib is imported where a figure is drawn: whoever only reads a trace does without it.
+"""
 
 from __future__ import annotations
 
-import functools
-import importlib.util
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import matplotlib
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib import font_manager
 
-from minibrillm.checks import UserError
+from minibrillm.look.fonts import use_fonts
 from minibrillm.look.inspection import Trace
 
 if TYPE_CHECKING:
@@ -21,77 +18,19 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from minibrillm.judging.comparison import Comparison
-    from minibrillm.training import Record
-
-Array = np.ndarray
+    from minibrillm.storage import Record
 
 # Told apart by everybody (Okabe & Ito).
 _SAFE = ("#56b4e9", "#0072b2", "#d55e00", "#009e73", "#cc79a7")
 _BLUE, _ORANGE, _GREY = "#1f77b4", "#d95f02", "#9a9a9a"
 
 
-@functools.cache
-def chinese_font() -> str:
-    """Name of the font that draws Chinese: Noto Sans SC, carried by the package ``zhplot``.
-
-    Its file is added to matplotlib's fonts; importing ``zhplot`` itself would change settings.
-    """
-    found = importlib.util.find_spec("zhplot")
-    folder = Path(found.origin).parent / "fonts" if found and found.origin else None
-    files = sorted(folder.glob("*.[to]tf")) if folder else []
-    if not files:
-        raise UserError("the font for Chinese labels is missing; run: pip install zhplot")
-    font_manager.fontManager.addfont(files[0])
-    return font_manager.FontProperties(fname=files[0]).get_name()
-
-
-def use_fonts() -> None:
-    """Let every figure of this session draw Latin and Chinese text, and minus signs.
-
-    matplotlib falls back from one font to the next only if ``font.family`` itself is a list.
-    """
-    matplotlib.rcParams["font.family"] = ["DejaVu Sans", chinese_font()]
-    matplotlib.rcParams["axes.unicode_minus"] = False
-    matplotlib.rcParams["axes.spines.top"] = False
-    matplotlib.rcParams["axes.spines.right"] = False
-    matplotlib.rcParams["figure.constrained_layout.use"] = True
-
-
 def _axes(ax: Axes | None, width: float, height: float) -> Axes:
+    """The axes given, else those of a new figure, width × height inches; fonts are set."""
+    import matplotlib.pyplot as plt
+
     use_fonts()
     return plt.subplots(figsize=(width, height))[1] if ax is None else ax
-
-
-def plot_answers(trace: Trace, step: int, *, top: int = 12, ax: Axes | None = None) -> Axes:
-    """The likeliest nodes after one token of a trace with their energies; the true next in orange.
-
-    Parameters
-    ----------
-    trace : Trace
-        Of `minibrillm.look.inspection.trace`.
-    step : int
-        Which edge of the trace.
-    top : int
-        How many nodes.
-    """
-    ax = _axes(ax, 6, 0.28 * top + 0.9)
-    p, energy = trace.probabilities[step], trace.energies[step]
-    order = np.argsort(-p, kind="stable")[:top]
-    true = int(trace.tokens[step + 1])
-    if true not in order:
-        order = np.append(order[:-1], true)
-    names = [trace.label(int(v)) for v in order]
-    colours = [_ORANGE if v == true else _BLUE for v in order]
-    ax.barh(range(len(order)), p[order], color=colours)
-    for k, v in enumerate(order):
-        ax.text(p[v], k, f"  E = {energy[v]:.2f}", va="center", fontsize=8, color=_GREY)
-    ax.set_yticks(range(len(order)), names)
-    ax.invert_yaxis()
-    ax.set_xlim(0, min(1.0, 1.35 * p[order].max()))
-    ax.set_xlabel("p(v)")
-    past = "".join(trace.label(int(v)) for v in trace.tokens[: step + 1])
-    ax.set_title(f"{past} → ?", loc="left", fontsize=10)
-    return ax
 
 
 def plot_trace(trace: Trace, *, top: int = 8, ax: Axes | None = None) -> Axes:
@@ -100,6 +39,8 @@ def plot_trace(trace: Trace, *, top: int = 8, ax: Axes | None = None) -> Axes:
     Colour is the probability. The true next token stands below its column, with its rank where
     that is beyond ``top``, and is framed where it is among the first.
     """
+    from matplotlib.patches import Rectangle
+
     n, top = len(trace.tokens) - 1, min(top, trace.probabilities.shape[1])
     ax = _axes(ax, 0.62 * n + 1.4, 0.36 * top + 1.7)
     order = np.argsort(-trace.probabilities, axis=1, kind="stable")[:, :top]
@@ -114,9 +55,7 @@ def plot_trace(trace: Trace, *, top: int = 8, ax: Axes | None = None) -> Axes:
             ax.text(i, k, trace.label(v), ha="center", va="center", color=colour, fontsize=10)
             if v == true:
                 ax.add_patch(
-                    plt.Rectangle(
-                        (i - 0.5, k - 0.5), 1, 1, fill=False, ec=_ORANGE, lw=2, clip_on=False
-                    )
+                    Rectangle((i - 0.5, k - 0.5), 1, 1, fill=False, ec=_ORANGE, lw=2, clip_on=False)
                 )
         rank = int(np.flatnonzero(np.argsort(-trace.probabilities[i], kind="stable") == true)[0])
         text = trace.label(true) if rank < top else f"{trace.label(true)}\n({rank + 1})"
@@ -168,6 +107,8 @@ def plot_comparison(found: Comparison) -> Figure:
     Left: on the validation part as training goes on, n-grams as lines. Right: on the test part at
     the end, the best reading of each; bars are the standard deviation over seeds.
     """
+    import matplotlib.pyplot as plt
+
     use_fonts()
     figure, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4.2))
     rows = found.best()
@@ -237,13 +178,15 @@ def plot_ladder(found: Comparison, *, ax: Axes | None = None) -> Axes:
 
 def plot_model(*, ax: Axes | None = None) -> Axes:
     """The whole model in one picture: four nodes, their edges, and the signal on its way."""
+    from matplotlib.patches import Circle, Rectangle
+
     ax = _axes(ax, 8.4, 4.0)
     places = {"我": (0.0, 0.0), "爱": (2.7, 0.0)}
     answers = {"妈妈": (6.0, 1.25, 2.9), "你": (6.0, 0.0, 1.6), "雨": (6.0, -1.25, 0.7)}
     arrow = {"arrowstyle": "-|>", "shrinkA": 0, "shrinkB": 0}
 
     def node(x: float, y: float, text: str, colour: str) -> None:
-        ax.add_patch(plt.Circle((x, y), 0.42, fc="white", ec=colour, lw=2, zorder=3))
+        ax.add_patch(Circle((x, y), 0.42, fc="white", ec=colour, lw=2, zorder=3))
         ax.text(x, y, text, ha="center", va="center", fontsize=13, zorder=4)
 
     def edge(a: tuple[float, float], b: tuple[float, float], colour: str, width: float) -> None:
@@ -266,7 +209,7 @@ def plot_model(*, ax: Axes | None = None) -> Axes:
         colour = _ORANGE if best else _GREY
         edge(places["爱"], (x, y), colour, 0.8 + loud * 0.7)
         node(x, y, text, colour)
-        ax.add_patch(plt.Rectangle((6.75, y - 0.14), 0.55 * loud, 0.28, color=colour, lw=0))
+        ax.add_patch(Rectangle((6.75, y - 0.14), 0.55 * loud, 0.28, color=colour, lw=0))
         ax.text(6.85 + 0.55 * loud, y, f"E = {loud}", va="center", fontsize=11, color=colour)
     ax.text(
         3.95,

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import reprlib
 from dataclasses import dataclass
 
 import numpy as np
 
+from minibrillm.checks import UserError
 from minibrillm.functional import logsumexp
 from minibrillm.model import BriLLM
 
 Array = np.ndarray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Trace:
     """What happened while a sentence of n + 1 tokens was read.
 
     Parameters
     ----------
+    text : str
     tokens : int64 array (n + 1,)
     labels : list of V strings
     incoming, signal : arrays (n, d)
@@ -30,6 +33,7 @@ class Trace:
         −log p of the true next token, nats.
     """
 
+    text: str
     tokens: Array
     labels: list[str]
     incoming: Array
@@ -37,6 +41,12 @@ class Trace:
     energies: Array
     probabilities: Array
     nll: Array
+
+    def __repr__(self) -> str:
+        """One line: a notebook shows it where a cell ends in a trace."""
+        n = len(self.nll)
+        edges = "1 edge" if n == 1 else f"{n} edges"
+        return f"Trace({reprlib.repr(self.text)}, {edges}, {self.nll.mean():.2f} nats per token)"
 
     def label(self, node: int) -> str:
         """Readable name of a node."""
@@ -62,14 +72,29 @@ def trace(model: BriLLM, text: str) -> Trace:
 
     Parameters
     ----------
+    model : BriLLM
     text : str
-        At least two tokens.
+        At least two tokens. A character without a node is read as the unknown one, if there is one.
+
+    Raises
+    ------
+    UserError
+        No string, fewer than two tokens, more than the model knows positions, or a character that
+        the tokenizer cannot read.
     """
+    if not isinstance(text, str):
+        raise UserError(f"text is {reprlib.repr(text)}; expected a string of at least two tokens")
     tokens = model.tokenizer.encode(text)
+    if len(tokens) < 2:
+        raise UserError(
+            f"{text!r} has {len(tokens)} token(s); a trace follows edges, so give at least two"
+        )
     path = model.path(tokens)
     energies = model.energies(tokens)[:-1]
     logits = energies.astype(np.float64) + model.prior(tokens[:-1])
     probabilities = np.exp(logits - logsumexp(logits)[:, None])
     nll = -np.log(probabilities[np.arange(len(tokens) - 1), tokens[1:]])
     labels = [model.tokenizer.token(v) for v in range(model.graph.n_nodes)]
-    return Trace(tokens, labels, path.incoming[0], path.signal[0], energies, probabilities, nll)
+    return Trace(
+        text, tokens, labels, path.incoming[0], path.signal[0], energies, probabilities, nll
+    )

@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from minibrillm.config import TrainConfig
+from minibrillm.checks import Settings
 
 
 @contextmanager
-def progress_bar(config: TrainConfig, step: int, seconds: float, shown: bool) -> Iterator[Callable]:
+def progress_bar(config: Settings, step: int, seconds: float, shown: bool) -> Iterator[Callable]:
     """A function that is given each record of the history and moves the bar on.
 
     Parameters

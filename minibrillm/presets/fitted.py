@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from minibrillm.config import ModelConfig, TrainConfig
+from minibrillm.checks import Settings
 
 MANY_NODES = 500  # above, what is right for letters takes too long
 ROUND_BELOW = 1 / 64  # then gradients of rare targets are drawn: half the time, a few percent noise
@@ -33,11 +32,11 @@ _TIME_TO_EVALUATE = 0.03  # of that of training; a step back costs twice a step 
 
 def for_vocabulary(
     n_nodes: int,
-    config: ModelConfig,
-    training: TrainConfig,
+    config: Settings,
+    training: Settings,
     d_node: int | None = None,
     batch_size: int | None = None,
-) -> tuple[ModelConfig, TrainConfig]:
+) -> tuple[Settings, Settings]:
     """Settings that suit V nodes: many make ``mini`` narrower, its batches smaller, small
     probabilities rounded (`TrainConfig.round_below`), and an n-gram prior leave one out.
 
@@ -58,10 +57,10 @@ def for_text(
     n_nodes: int,
     lengths: Sequence[int],
     n_heldout: int,
-    config: ModelConfig,
-    training: TrainConfig,
+    config: Settings,
+    training: Settings,
     given: Collection[str] = (),
-) -> tuple[ModelConfig, TrainConfig]:
+) -> tuple[Settings, Settings]:
     """Settings that suit a text, found by trial on texts of many kinds (`minibrillm.bench`).
 
     The shorter the text, the narrower the node, the stronger the decay and the smaller the batch;
@@ -109,7 +108,7 @@ def for_text(
     return config, training
 
 
-def _sequence_length(lengths: Sequence[int], training: TrainConfig) -> int:
+def _sequence_length(lengths: Sequence[int], training: Settings) -> int:
     """No longer than all but the longest twentieth of the documents."""
     edges = np.array([n - 1 for n in lengths if n > 1])
     if not edges.size:

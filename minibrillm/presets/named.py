@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from minibrillm.checks import UserError
@@ -61,18 +62,23 @@ TRAININGS: dict[str, dict[str, Any]] = {
 }
 
 
+_RENAMED = {"mini7": "mini-ngrams"}
+
+
 def model_settings(name: str) -> dict[str, Any]:
     """Settings of `ModelConfig`; an unknown name is a `UserError`."""
-    _check(name)
-    return MODELS[name]
+    return MODELS[_known(name)]
 
 
 def training_settings(name: str) -> dict[str, Any]:
     """Settings of `TrainConfig` that suit that model."""
-    _check(name)
-    return TRAININGS.get(name, {})
+    return TRAININGS.get(_known(name), {})
 
 
-def _check(name: object) -> None:
+def _known(name: object) -> str:
+    if isinstance(name, str) and name in _RENAMED:
+        warnings.warn(f"the preset {name} is now called {_RENAMED[name]}", stacklevel=4)
+        return _RENAMED[name]
     if not isinstance(name, str) or name not in MODELS:
         raise UserError(f"there is no preset {name!r}; choose one of {', '.join(MODELS)}")
+    return name

@@ -1,5 +1,6 @@
-"""Files of the released code, and parity with it."""
+"""The files of the released code, in and out; `minibrillm.released.parity` compares results."""
 
-from minibrillm.released.files import read_released, write_released
+from minibrillm.released.read import read_released
+from minibrillm.released.write import write_released
 
 __all__ = ["read_released", "write_released"]

@@ -20,7 +20,7 @@ from minibrillm.storage import (
 from minibrillm.text import tokenizer_from_json
 
 
-def load_model(run: str | Path, backend: str = "numba") -> BriLLM:
+def load(run: str | Path, backend: str = "numba") -> BriLLM:
     """The model of the newest checkpoint of a run (or of a checkpoint folder itself).
 
     Raises
@@ -96,5 +96,5 @@ def _find(run: str | Path) -> Path:
     checkpoint = latest_checkpoint(run)
     if checkpoint is None:
         state = "has no checkpoint" if run.is_dir() else "is not a folder"
-        raise UserError(f"{run} {state}; make a run with: minibrillm train TEXT --out {run}")
+        raise UserError(f"{run} {state}; make a run with Run.start, or minibrillm train")
     return checkpoint

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from minibrillm.checks import UserError, check_parameters
+from minibrillm.checks import Diverged, UserError, check_parameters
 from minibrillm.config import TrainConfig
 from minibrillm.machine import Interrupted, free_memory
 from minibrillm.model import BriLLM
-from minibrillm.runs.loading import load_model, load_training
+from minibrillm.runs.loading import load, load_training
 from minibrillm.runs.memory import check_memory
 from minibrillm.runs.texts import load_text, save_text, text_digest
 from minibrillm.storage import (
@@ -24,7 +24,7 @@ from minibrillm.storage import (
     read_history,
     save_checkpoint,
 )
-from minibrillm.training import Diverged, Trainer
+from minibrillm.training import Trainer
 
 Array = np.ndarray
 Parameters = dict[str, Array]
@@ -83,7 +83,7 @@ class Run:
         """
         folder, free = Path(folder), free_memory()
         state = load_training(folder)
-        model = load_model(folder, backend or str(state.settings.get("backend", "numba")))
+        model = load(folder, backend or str(state.settings.get("backend", "numba")))
         check_memory(model.config, model.graph.n_nodes, model.graph.n_edges, free)
         text = load_text(folder)
         try:

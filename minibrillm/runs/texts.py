@@ -1,17 +1,66 @@
-"""The text of a run: which tokens it was trained on, and whether another text is the same."""
+"""The text of a run: what it is made of, how it is kept, and whether another is the same."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from minibrillm.checks import UserError
 from minibrillm.storage import read_arrays, save_arrays
+from minibrillm.text import Split, join_documents, locate, read_corpus, split_corpus
+
+if TYPE_CHECKING:
+    from minibrillm.training import Trainer
 
 Array = np.ndarray
+
+
+def read_split(
+    source: str | Path,
+    field: str | None = None,
+    heldout: float = 0.1,
+    *,
+    cross_documents: bool = False,
+) -> Split:
+    """What a run is to be trained on, and what is to be held out.
+
+    Parameters
+    ----------
+    source : str or Path
+        A file, a folder, or a corpus by name (`minibrillm.text.locate`).
+    field : str, optional
+        Of a ``.jsonl`` file, what holds the text of a line.
+    heldout : float
+        Share of the characters held out, where the corpus has no splits of its own.
+    cross_documents : bool
+        Join the documents of each part, so that sequences run on from one into the next.
+
+    Raises
+    ------
+    UserError
+        Nothing that can be read, or a text too short for two parts.
+    """
+    split = split_corpus(read_corpus(locate(source), field), heldout)
+    if cross_documents:
+        split = Split((join_documents(split.train),), (join_documents(split.heldout),))
+    if min(sum(map(len, split.train)), sum(map(len, split.heldout))) < 2:
+        raise UserError(f"{source} is too short to train on and hold a part out; give more text")
+    return split
+
+
+def check_same_text(trainer: Trainer, split: Split) -> None:
+    """Whether a text is the one of a training that has begun, or a `UserError`."""
+    encode = trainer.model.tokenizer.encode
+    given = ([encode(document) for document in part] for part in (split.train, split.heldout))
+    if text_digest(*given) != text_digest(trainer.train_ids, trainer.heldout_ids):
+        raise UserError(
+            "this is not the text this run was trained on, or another part of it was held out; "
+            "leave it out to go on with the run's own text, or start a new run"
+        )
 
 
 def save_text(run: Path, train: Sequence[Array], heldout: Sequence[Array]) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from minibrillm.text import as_documents
+from minibrillm.checks import as_documents
 
 Array = np.ndarray
 

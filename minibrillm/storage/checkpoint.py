@@ -21,18 +21,15 @@ import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
 
 from minibrillm import __version__
-from minibrillm.checks import UserError
+from minibrillm.checks import Network, UserError
 from minibrillm.storage.files import flush_folder, rename, write_arrays, write_json
 from minibrillm.storage.graphs import graph_to_arrays
-
-if TYPE_CHECKING:
-    from minibrillm.model import BriLLM
 
 Array = np.ndarray
 
@@ -49,7 +46,7 @@ class TrainingState:
     settings: dict[str, Any]  # JSON: training config, random state
 
 
-def save_checkpoint(run: Path, model: BriLLM, training: TrainingState | None = None) -> Path:
+def save_checkpoint(run: Path, model: Network, training: TrainingState | None = None) -> Path:
     """Write a checkpoint, then delete the ones before it.
 
     Parameters
@@ -119,7 +116,7 @@ def latest_checkpoint(run: Path) -> Path | None:
     return max(found, key=lambda p: int(p.name[5:]), default=None)
 
 
-def save_model(folder: str | Path, model: BriLLM) -> Path:
+def save_model(folder: str | Path, model: Network) -> Path:
     """Write a model alone, without a training that could go on; `minibrillm.load` reads it.
 
     A model saved there before is replaced. Raises `UserError` where a training is kept, or where

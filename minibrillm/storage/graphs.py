@@ -21,7 +21,6 @@ def graph_to_arrays(graph: TokenGraph) -> dict[str, Array]:
         "graph.targets": graph.targets,
         "graph.counts": graph.counts,
         "graph.node_counts": graph.node_counts,
-        "graph.n_bigrams": np.array([graph.n_bigrams]),
     }
     if graph.prior is not None:
         for name in _PRIOR_ARRAYS:
@@ -35,9 +34,8 @@ def graph_to_arrays(graph: TokenGraph) -> dict[str, Array]:
 def graph_from_arrays(arrays: dict[str, Array]) -> TokenGraph:
     """Rebuild from `graph_to_arrays`; a missing or inconsistent array is a `UserError`."""
     try:
-        indptr, targets, counts, node_counts, n_bigrams = (
-            arrays[f"graph.{name}"]
-            for name in ("indptr", "targets", "counts", "node_counts", "n_bigrams")
+        indptr, targets, counts, node_counts = (
+            arrays[f"graph.{name}"] for name in ("indptr", "targets", "counts", "node_counts")
         )
         prior = None
         if "prior.indptr" in arrays:
@@ -51,7 +49,6 @@ def graph_from_arrays(arrays: dict[str, Array]) -> TokenGraph:
         raise UserError(f"the graph lacks the array {error}") from None
     n_nodes = len(node_counts)
     fits = _is_csr(indptr, targets, n_nodes) and counts.shape == targets.shape
-    fits = fits and n_bigrams.shape == (1,)
     if prior is not None:
         fits = fits and _is_csr(prior.indptr, prior.targets, n_nodes)
         fits = fits and prior.log_probability.shape == prior.targets.shape
@@ -63,8 +60,7 @@ def graph_from_arrays(arrays: dict[str, Array]) -> TokenGraph:
     if not fits:
         raise UserError("the arrays of the graph do not fit each other; is the file damaged?")
     ngrams = KneserNey(n_nodes, tuple(levels)) if levels else None
-    read = int(n_bigrams[0])
-    return TokenGraph(n_nodes, indptr, targets, counts, node_counts, read, prior, ngrams)
+    return TokenGraph(n_nodes, indptr, targets, counts, node_counts, prior, ngrams)
 
 
 def _is_csr(indptr: Array, targets: Array, n_nodes: int) -> bool:

@@ -1,62 +1,32 @@
-"""Text to learn from, and tokens: files, splits, the bundled pieces, downloads, windows, tokenizers."""
+"""Text to learn from, and tokens: files, splits, pieces, downloads, known answers, windows."""
 
-from minibrillm.text.corpus import (
-    AGREEMENT,
-    BUNDLED,
-    DOWNLOADS,
-    LANGUAGES,
-    SPLITS,
-    Batch,
-    Corpus,
-    Download,
-    Grammar,
-    MarkovChain,
-    Piece,
-    Rules,
-    Split,
-    Windows,
-    as_document,
-    as_documents,
-    bundled_documents,
-    bundled_path,
-    bundled_pieces,
-    bundled_text,
-    cache_folder,
-    corpus_path,
-    decode_text,
-    fetch_corpus,
-    join_documents,
-    locate,
-    longest_run,
-    read_corpus,
-    read_text,
-    split_corpus,
-)
+from minibrillm.text.corpora import SPLITS, Corpus, as_document, join_documents, read_corpus
+from minibrillm.text.downloads import DOWNLOADS, Download, fetch_corpus
+from minibrillm.text.encodings import decode_text
+from minibrillm.text.files import read_text
+from minibrillm.text.known_answers import AGREEMENT, Grammar, MarkovChain, Rules
+from minibrillm.text.names import BUNDLED, corpus_path, locate
+from minibrillm.text.pieces import LANGUAGES, Piece, bundled, bundled_path, bundled_pieces
+from minibrillm.text.repeats import longest_run
 from minibrillm.text.sources import documents_of
-from minibrillm.text.tokenizer import (
-    DEFAULT_BPE_NODES,
-    UNKNOWN_ID,
-    UNKNOWN_LABEL,
+from minibrillm.text.splits import Split, split_corpus
+from minibrillm.text.tokenizers import (
     BPETokenizer,
     CharacterTokenizer,
     HuggingFaceTokenizer,
     Tokenizer,
     VocabularyTokenizer,
-    load_tokenizer,
     tokenizer_from_json,
-    tokenizer_kinds,
     train_tokenizer,
 )
+from minibrillm.text.windows import Batch, Windows
 
 __all__ = [
     "AGREEMENT",
     "BUNDLED",
-    "DEFAULT_BPE_NODES",
     "DOWNLOADS",
     "LANGUAGES",
     "SPLITS",
-    "UNKNOWN_ID",
-    "UNKNOWN_LABEL",
     "BPETokenizer",
     "Batch",
     "CharacterTokenizer",
@@ -72,24 +42,19 @@ __all__ = [
     "VocabularyTokenizer",
     "Windows",
     "as_document",
-    "as_documents",
-    "bundled_documents",
+    "bundled",
     "bundled_path",
     "bundled_pieces",
-    "bundled_text",
-    "cache_folder",
     "corpus_path",
     "decode_text",
     "documents_of",
     "fetch_corpus",
     "join_documents",
-    "load_tokenizer",
     "locate",
     "longest_run",
     "read_corpus",
     "read_text",
     "split_corpus",
     "tokenizer_from_json",
-    "tokenizer_kinds",
     "train_tokenizer",
 ]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from minibrillm.checks import UserError
-from minibrillm.text.corpus import read_corpus
+from minibrillm.text.corpora import read_corpus
 
 _ENDINGS = (".txt", ".jsonl", ".md", ".csv", ".json")
 

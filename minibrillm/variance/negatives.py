@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-if TYPE_CHECKING:
-    from minibrillm.graph import TokenGraph
+from minibrillm.checks import Graph
 
 Array = np.ndarray
 
 
-def most_frequent_successors(graph: TokenGraph, k: int) -> Array:
+def most_frequent_successors(graph: Graph, k: int) -> Array:
     """The k likeliest targets of every source, for training with negatives (V, k).
 
     Seen successors by count, then the most frequent tokens of the text: the released training.
