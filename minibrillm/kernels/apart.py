@@ -25,12 +25,12 @@ import numba
 import numpy as np
 from numba import prange
 
+from minibrillm.kernels.gelu import gelu_product
 from minibrillm.kernels.jit import inlined, kernel
 from minibrillm.kernels.judge import Case, Weights, judge, weigh_columns, weigh_position
 from minibrillm.kernels.lanes import (
     ROWS,
     add_from_lanes,
-    answer,
     begin,
     hear,
     scale_and_add_up,
@@ -281,7 +281,6 @@ def _learn_targets(
         lanes = room.lanes[thread, 0, : (d + 1) * size].reshape(d + 1, size)
         d_lanes = room.d_lanes[thread, 0, : (d + 1) * size].reshape(d + 1, size)
         memory = room.h[thread, : (ROWS + 1) * size].reshape(ROWS + 1, size)
-        energy, y = room.columns[thread, :t], memory[ROWS]
         _load(weight, bias, low, high, lanes)
         d_lanes[:] = 0
         for k in range(len(x.team)):
@@ -294,10 +293,10 @@ def _learn_targets(
                 d_its[:] = 0
             for first in range(x.team_start[k], x.team_start[k + 1], ROWS):
                 last = min(first + ROWS, x.team_start[k + 1])
-                h, own = memory[: last - first], y[:d]
+                h, own = memory[: last - first], memory[ROWS, :d]
                 _pre_activations(weight, bias, x, its, own, u < 0, low, high, first, last, h)
                 for r in range(last - first):
-                    answer(h[r], y, energy)
+                    gelu_product(h[r])
                     scale = x.energy[first + r, low:high]
                     scale_and_add_up(h[r], scale, x.d_common[b, first + r])
                 if u < 0:

@@ -117,6 +117,15 @@ def gelu_and_product(h: Array, y: Array) -> None:
 
 
 @inlined()
+def gelu_product(h: Array) -> None:
+    """h becomes gelu(h) gelu'(h)."""
+    for j in range(h.size):
+        x = h[j]
+        cdf, pdf = normal(x)
+        h[j] = x * cdf * (cdf + x * pdf)
+
+
+@inlined()
 def gelu(h: Array) -> None:
     """h becomes gelu(h) (eq. 4)."""
     for j in range(h.size):

@@ -324,7 +324,7 @@ def _compete_apart(
     room = apart.Room(
         scratch("lanes", (threads, 2, (d + 1) * size), dtype),
         scratch("d_lanes", (threads, 2, (d + 1) * size), dtype),
-        scratch("h", (threads, max((ROWS + 1) * size, 2 * d * (v // BINS + chunk))), dtype),
+        scratch("h", (threads, max((ROWS + 1) * size, d * (v // BINS + chunk))), dtype),
         scratch("columns", (threads, 2 * v), dtype),
     )
     learns = len(d_signals) > 0
