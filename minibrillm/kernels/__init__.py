@@ -11,7 +11,7 @@ to 1e-10). The ideas, in the order in which to read the files:
     instructions of a loop over them.
 ``lanes``, ``products``
     A lane for each target: where targets compete they come last, (d, K), and every loop is long
-    and contiguous. Three rows and four terms at a time: what is loaded is used often.
+    and contiguous. Four rows and three terms at a time: what is loaded is used often.
 ``composed``, ``apart``, ``kept``
     The competition. Where many positions share a source its edges are composed once and serve them
     all. Where few do, the parts of edges stay apart and their answers are added up. Of

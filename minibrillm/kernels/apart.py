@@ -31,7 +31,7 @@ from minibrillm.kernels.judge import Case, Weights, judge, weigh_columns, weigh_
 from minibrillm.kernels.lanes import (
     ROWS,
     add_from_lanes,
-    begin,
+    begin_with,
     hear,
     scale_and_add_up,
     to_lanes,
@@ -224,7 +224,7 @@ def _pre_activations(
     """h (rows, d T) of the positions first … last - 1 and the targets low … high - 1 (eq. 4)."""
     d = x.common.shape[1]
     for r in range(last - first):
-        begin(h[r], lanes[d], x.common[first + r])
+        begin_with(lanes[d], h[r], x.common[first + r])
     add_product(x.signals[first:last, :d], lanes[:d], h)
     if alone:
         _hear_private(weight, bias, x, first, last, low, high, h, own)

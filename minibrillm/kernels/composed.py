@@ -59,12 +59,12 @@ def sizes_of_room(d: int, n_columns: int) -> tuple[int, ...]:
 
 @inlined()
 def _compose_row(
-    source: Array, shared: Array, own: Array, mine: Array, its: Array, out: Array
+    source: Array, shared: Array, own: Array, lane_of: Array, its: Array, out: Array
 ) -> None:
     """One row (d K,) of the edges that leave a source: axon + dendrite + synapse (eq. 3).
 
-    ``source`` (1, d) or (0, d), ``shared`` (d,), ``own`` (E, d) the private edges, whose targets
-    are ``mine``, ``its`` (d V,) the dendrites.
+    ``source`` (1, d) or (0, d), ``shared`` (d,), ``own`` (E, d) the private edges and ``lane_of``
+    (E,) where they belong, ``its`` (d V,) the dendrites.
     """
     d = shared.size
     k = out.size // d
@@ -75,19 +75,18 @@ def _compose_row(
             for j in range(k):
                 here[j] = of_targets[j] + x
         else:
+            here[:] = 0
             here[k - 1] = shared[o]
-    for e in range(mine.size):
-        private, lane = own[e], out[(mine[e] if len(source) > 0 else e) :: k]
-        if len(source) > 0:
-            for o in range(d):
-                lane[o] += private[o]
-        else:
-            for o in range(d):
-                lane[o] = private[o]
+    for e in range(len(own)):
+        private, lane = own[e], out[lane_of[e] :: k]
+        for o in range(d):
+            lane[o] += private[o]
 
 
 @inlined()
-def _decompose_row(d_source: Array, d_own: Array, mine: Array, d_its: Array, d_row: Array) -> None:
+def _decompose_row(
+    d_source: Array, d_own: Array, lane_of: Array, d_its: Array, d_row: Array
+) -> None:
     """The way back of `_compose_row`, for gradients (eq. 13)."""
     d = d_own.shape[1]
     k = d_row.size // d
@@ -98,8 +97,8 @@ def _decompose_row(d_source: Array, d_own: Array, mine: Array, d_its: Array, d_r
     else:
         for o in range(d):
             d_its[o] += d_row[o * k + k - 1]
-    for e in range(mine.size):
-        private, lane = d_own[e], d_row[(mine[e] if len(d_source) > 0 else e) :: k]
+    for e in range(len(d_own)):
+        private, lane = d_own[e], d_row[lane_of[e] :: k]
         for o in range(d):
             private[o] = lane[o]
 
@@ -114,8 +113,8 @@ def _compete_block(
     a, h = work.signals[first:last], h[:n]
     energy, logs, scale = columns[0], columns[1], columns[2]
     for r in range(n):
-        begin(h[r], edge[d], work.encoding[(first + r) % len(work.encoding)])
-    add_product(a[:, :d], edge[:d], h)
+        begin(h[r], work.encoding[(first + r) % len(work.encoding)])
+    add_product(a, edge, h)
     for r in range(n):
         if learns:
             answer(h[r], y, energy)
@@ -138,8 +137,9 @@ def _compete_at(
     """All positions of source number g."""
     thread, u, d = numba.get_thread_id(), work.source[g], work.d_signals.shape[1]
     low, high, learns = work.indptr[u], work.indptr[u + 1], len(work.d_signals) > 0
-    mine = work.targets[low:high]
-    k = mine.size + 1 if len(weight.source) == 0 else lanes.shape[1] // d
+    k, lane_of = lanes.shape[1] // d, work.targets[low:high]
+    if len(weight.source) == 0:
+        k, lane_of = high - low + 1, np.arange(high - low)
     edge = room.edge[thread, : (d + 1) * d * k].reshape(d + 1, d * k)
     d_edge = room.d_edge[thread, : (d + 1) * d * k].reshape(d + 1, d * k)
     h, y = room.h[thread, : ROWS * d * k].reshape(ROWS, d * k), room.y[thread, : d * k]
@@ -148,8 +148,8 @@ def _compete_at(
     source, source_bias = weight.source[at : at + 1], bias.source[at : at + 1]
     for i in range(d):
         own = weight.private[low:high, i]
-        _compose_row(source[:, i], weight.target[0, i], own, mine, lanes[i], edge[i])
-    _compose_row(source_bias, bias.target[0], bias.private[low:high], mine, lanes[d], edge[d])
+        _compose_row(source[:, i], weight.target[0, i], own, lane_of, lanes[i], edge[i])
+    _compose_row(source_bias, bias.target[0], bias.private[low:high], lane_of, lanes[d], edge[d])
     weigh_columns(weights, u, low + u, columns[1])
     if learns:
         d_edge[:] = 0
@@ -160,8 +160,8 @@ def _compete_at(
         d_source, d_source_bias = d_weight.source[at : at + 1], d_bias.source[at : at + 1]
         for i in range(d):
             d_own = d_weight.private[low:high, i]
-            _decompose_row(d_source[:, i], d_own, mine, d_lanes[i], d_edge[i])
-        _decompose_row(d_source_bias, d_bias.private[low:high], mine, d_lanes[d], d_edge[d])
+            _decompose_row(d_source[:, i], d_own, lane_of, d_lanes[i], d_edge[i])
+        _decompose_row(d_source_bias, d_bias.private[low:high], lane_of, d_lanes[d], d_edge[d])
 
 
 @kernel(parallel=True)

@@ -12,11 +12,10 @@ import numpy as np
 
 from minibrillm.kernels.gelu import gelu, gelu_and_product
 from minibrillm.kernels.jit import inlined
-from minibrillm.kernels.products import copy
 
 Array = np.ndarray
 
-ROWS = 24  # positions in a block: threes and fours, and their answers fit a cache
+ROWS = 24  # positions in a block: fours and threes, and their answers fit a cache
 
 
 @inlined()
@@ -42,11 +41,22 @@ def add_from_lanes(lanes: Array, edges: Array) -> None:
 
 
 @inlined()
-def begin(h: Array, bias: Array, common: Array) -> None:
-    """h (d K,) = the biases (d K,) + what all K lanes hear alike (d,), if anything."""
+def begin(h: Array, common: Array) -> None:
+    """h (d K,) = what all K lanes hear alike, (d,); if there is none, 0."""
     if common.size == 0:
-        copy(h, bias)
+        for j in range(h.size):
+            h[j] = 0
         return
+    k = h.size // common.size
+    for o in range(common.size):
+        here, x = h[o * k : (o + 1) * k], common[o]
+        for j in range(k):
+            here[j] = x
+
+
+@inlined()
+def begin_with(bias: Array, h: Array, common: Array) -> None:
+    """h (d K,) = the biases (d K,) + what all lanes hear alike (d,)."""
     k = h.size // common.size
     for o in range(common.size):
         here, its, x = h[o * k : (o + 1) * k], bias[o * k : (o + 1) * k], common[o]

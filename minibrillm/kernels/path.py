@@ -22,8 +22,6 @@ from minibrillm.kernels.products import (
     add_product,
     add_row,
     add_row_dots,
-    add_row_dots_of_three,
-    add_row_of_three,
     copy,
     dot,
 )
@@ -104,27 +102,40 @@ class Forward(NamedTuple):
 
 
 @inlined()
-def _hear_edge(weight: Parts, part: Array, a: Array, h: Array) -> None:
-    """h (d,) += a (d,) W, W the sum of its parts (eq. 3-4)."""
-    u, v, e = part
-    if u >= 0 and e >= 0:  # in one sweep, for most edges have all three
-        add_row_of_three(a, weight.source[u], weight.target[v], weight.private[e], h)
-        return
-    for kind in range(3):
-        if part[kind] >= 0:
-            add_row(a, weight[kind][part[kind]], h, 0)
+def _hear_part(weight: Array, bias: Array, part: int, a: Array, h: Array) -> None:
+    """h (d,) += a (d,) W + b, for one part of an edge."""
+    add(h, bias[part])
+    add_row(a, weight[part], h, 0)
+
+
+@inlined()
+def _hear_three(weight: Parts, bias: Parts, u: int, v: int, e: int, a: Array, h: Array) -> None:
+    """The same for all three, in one sweep: most edges have them."""
+    one, two, three = bias.source[u], bias.target[v], bias.private[e]
+    for o in range(h.size):
+        h[o] += one[o] + two[o] + three[o]
+    for i in range(a.size):
+        x, one, two, three = a[i], weight.source[u, i], weight.target[v, i], weight.private[e, i]
+        for o in range(h.size):
+            h[o] += x * (one[o] + two[o] + three[o])
 
 
 @inlined()
 def _stream_forward(weight: Parts, bias: Parts, steps: Steps, f: Forward, b: int) -> None:
     acc, one = f.acc[b], steps.gain.dtype.type(1)
     for i in range(len(steps.gain)):
-        a, h, s, part = f.incoming[b, i], f.pre_activation[b, i], f.signal[b, i], steps.part[b, i]
-        copy(h, f.encoding[i])
-        for kind in range(3):
-            if part[kind] >= 0:
-                add(h, bias[kind][part[kind]])
-        _hear_edge(weight, part, a, h)
+        a, h, s = f.incoming[b, i], f.pre_activation[b, i], f.signal[b, i]
+        u, v, e = steps.part[b, i]
+        copy(h, f.encoding[i])  # eq. 3-4
+        if u >= 0 and e >= 0:
+            _hear_three(weight, bias, u, v, e, a, h)
+        else:
+            if u >= 0:
+                _hear_part(weight.source, bias.source, u, a, h)
+            if v >= 0:
+                _hear_part(weight.target, bias.target, v, a, h)
+            if e >= 0:
+                _hear_part(weight.private, bias.private, e, a, h)
         square = h.dtype.type(0)
         for o in range(h.size):
             cdf, _ = normal(h[o])
@@ -169,15 +180,20 @@ class Backward(NamedTuple):
 
 
 @inlined()
-def _send_back(weight: Parts, part: Array, dh: Array, da: Array) -> None:
-    """da (d,) += dh (d,) Wᵀ, likewise (eq. 16)."""
-    u, v, e = part
-    if u >= 0 and e >= 0:
-        add_row_dots_of_three(dh, weight.source[u], weight.target[v], weight.private[e], da)
-        return
-    for kind in range(3):
-        if part[kind] >= 0:
-            add_row_dots(dh, weight[kind][part[kind]], da, 0)
+def _send_back_part(weight: Array, part: int, dh: Array, da: Array) -> None:
+    """da (d,) += dh (d,) Wᵀ, for one part of an edge (eq. 16)."""
+    add_row_dots(dh, weight[part], da, 0)
+
+
+@inlined()
+def _send_back_three(weight: Parts, u: int, v: int, e: int, dh: Array, da: Array) -> None:
+    """The same for all three, in one sweep."""
+    for i in range(da.size):
+        one, two, three = weight.source[u, i], weight.target[v, i], weight.private[e, i]
+        total = da[i]
+        for o in range(dh.size):
+            total += dh[o] * (one[o] + two[o] + three[o])
+        da[i] = total
 
 
 @inlined()
@@ -198,7 +214,16 @@ def _stream_backward(weight: Parts, steps: Steps, f: Backward, b: int) -> None:
         f.d_log_bound[b, i] = gain * along * q * q * square  # eq. 15
         for o in range(h.size):
             dh[o] *= gain * q * (d_acc[o] - along * s[o])  # eq. 14-15
-        _send_back(weight, steps.part[b, i], dh, da)
+        u, v, e = steps.part[b, i]
+        if u >= 0 and e >= 0:
+            _send_back_three(weight, u, v, e, dh, da)
+        else:
+            if u >= 0:
+                _send_back_part(weight.source, u, dh, da)
+            if v >= 0:
+                _send_back_part(weight.target, v, dh, da)
+            if e >= 0:
+                _send_back_part(weight.private, e, dh, da)
         if i > 0:
             for o in range(h.size):
                 d_acc[o] = keep[o] * d_acc[o] + da[o] / z[o]  # eq. 14

@@ -1,6 +1,6 @@
 """Products of matrices that are small: what is loaded from memory is used as often as it can be.
 
-Rows are worked on three at a time and terms four at a time: twelve products to seven numbers
+Rows are worked on four at a time and terms three at a time: twelve products to seven numbers
 loaded, and all of them stay in the sixteen vector registers that any processor has. Columns come
 piece by piece, so that what is used again lies in the first cache.
 """
@@ -31,25 +31,28 @@ def add_product(a: Array, w: Array, h: Array) -> None:
     (n, m), depth = h.shape, len(w)
     for low in range(0, m, _piece(m)):
         high = min(low + _piece(m), m)
-        for r in range(0, n - 2, 3):
-            x, y, z = h[r, low:high], h[r + 1, low:high], h[r + 2, low:high]
-            for k in range(0, depth - 3, 4):
-                w0, w1 = w[k, low:high], w[k + 1, low:high]
-                w2, w3 = w[k + 2, low:high], w[k + 3, low:high]
-                a0, a1, a2, a3 = a[r, k], a[r, k + 1], a[r, k + 2], a[r, k + 3]
-                b0, b1, b2, b3 = a[r + 1, k], a[r + 1, k + 1], a[r + 1, k + 2], a[r + 1, k + 3]
-                c0, c1, c2, c3 = a[r + 2, k], a[r + 2, k + 1], a[r + 2, k + 2], a[r + 2, k + 3]
-                for j in range(x.size):
-                    v0, v1, v2, v3 = w0[j], w1[j], w2[j], w3[j]
-                    one = x[j] + a0 * v0 + a1 * v1 + a2 * v2 + a3 * v3
-                    two = y[j] + b0 * v0 + b1 * v1 + b2 * v2 + b3 * v3
-                    three = z[j] + c0 * v0 + c1 * v1 + c2 * v2 + c3 * v3
-                    x[j], y[j], z[j] = one, two, three
-            for k in range(depth - depth % 4, depth):  # terms that remain
-                add_multiple(x, a[r, k], w[k, low:high])
-                add_multiple(y, a[r + 1, k], w[k, low:high])
-                add_multiple(z, a[r + 2, k], w[k, low:high])
-        for r in range(n - n % 3, n):  # rows that remain
+        for r in range(0, n - 3, 4):
+            h0, h1 = h[r, low:high], h[r + 1, low:high]
+            h2, h3 = h[r + 2, low:high], h[r + 3, low:high]
+            for k in range(0, depth - 2, 3):
+                w0, w1, w2 = w[k, low:high], w[k + 1, low:high], w[k + 2, low:high]
+                a0, a1, a2 = a[r, k], a[r, k + 1], a[r, k + 2]
+                b0, b1, b2 = a[r + 1, k], a[r + 1, k + 1], a[r + 1, k + 2]
+                c0, c1, c2 = a[r + 2, k], a[r + 2, k + 1], a[r + 2, k + 2]
+                d0, d1, d2 = a[r + 3, k], a[r + 3, k + 1], a[r + 3, k + 2]
+                for j in range(h0.size):
+                    x, y, z = w0[j], w1[j], w2[j]
+                    one = h0[j] + a0 * x + a1 * y + a2 * z
+                    two = h1[j] + b0 * x + b1 * y + b2 * z
+                    three = h2[j] + c0 * x + c1 * y + c2 * z
+                    four = h3[j] + d0 * x + d1 * y + d2 * z
+                    h0[j], h1[j], h2[j], h3[j] = one, two, three, four
+            for k in range(depth - depth % 3, depth):  # terms that remain
+                add_multiple(h0, a[r, k], w[k, low:high])
+                add_multiple(h1, a[r + 1, k], w[k, low:high])
+                add_multiple(h2, a[r + 2, k], w[k, low:high])
+                add_multiple(h3, a[r + 3, k], w[k, low:high])
+        for r in range(n - n % 4, n):  # rows that remain
             add_row(a[r], w, h[r, low:high], low)
 
 
@@ -59,26 +62,40 @@ def add_dots(h: Array, w: Array, a: Array) -> None:
     (n, m), depth, zero = h.shape, len(w), h.dtype.type(0)
     for low in range(0, m, _piece(m)):
         high = min(low + _piece(m), m)
-        for r in range(0, n - 2, 3):
-            x, y, z = h[r, low:high], h[r + 1, low:high], h[r + 2, low:high]
-            for k in range(0, depth - 3, 4):
-                w0, w1 = w[k, low:high], w[k + 1, low:high]
-                w2, w3 = w[k + 2, low:high], w[k + 3, low:high]
-                a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = c0 = c1 = c2 = c3 = zero
-                for j in range(x.size):
-                    v0, v1, v2, v3 = w0[j], w1[j], w2[j], w3[j]
-                    a0, a1, a2, a3 = a0 + x[j] * v0, a1 + x[j] * v1, a2 + x[j] * v2, a3 + x[j] * v3
-                    b0, b1, b2, b3 = b0 + y[j] * v0, b1 + y[j] * v1, b2 + y[j] * v2, b3 + y[j] * v3
-                    c0, c1, c2, c3 = c0 + z[j] * v0, c1 + z[j] * v1, c2 + z[j] * v2, c3 + z[j] * v3
-                _add_four(a[r], k, a0, a1, a2, a3)
-                _add_four(a[r + 1], k, b0, b1, b2, b3)
-                _add_four(a[r + 2], k, c0, c1, c2, c3)
-            for k in range(depth - depth % 4, depth):
-                a[r, k] += dot(x, w[k, low:high])
-                a[r + 1, k] += dot(y, w[k, low:high])
-                a[r + 2, k] += dot(z, w[k, low:high])
-        for r in range(n - n % 3, n):
+        for r in range(0, n - 3, 4):
+            h0, h1 = h[r, low:high], h[r + 1, low:high]
+            h2, h3 = h[r + 2, low:high], h[r + 3, low:high]
+            for k in range(0, depth - 2, 3):
+                w0, w1, w2 = w[k, low:high], w[k + 1, low:high], w[k + 2, low:high]
+                a0 = a1 = a2 = b0 = b1 = b2 = c0 = c1 = c2 = d0 = d1 = d2 = zero
+                for j in range(h0.size):  # in this order, or sums would not stay in registers
+                    x, y, z = w0[j], w1[j], w2[j]
+                    g = h0[j]
+                    a0, a1, a2 = a0 + g * x, a1 + g * y, a2 + g * z
+                    g = h1[j]
+                    b0, b1, b2 = b0 + g * x, b1 + g * y, b2 + g * z
+                    g = h2[j]
+                    c0, c1, c2 = c0 + g * x, c1 + g * y, c2 + g * z
+                    g = h3[j]
+                    d0, d1, d2 = d0 + g * x, d1 + g * y, d2 + g * z
+                _add_three(a[r], k, a0, a1, a2)
+                _add_three(a[r + 1], k, b0, b1, b2)
+                _add_three(a[r + 2], k, c0, c1, c2)
+                _add_three(a[r + 3], k, d0, d1, d2)
+            for k in range(depth - depth % 3, depth):
+                a[r, k] += dot(h0, w[k, low:high])
+                a[r + 1, k] += dot(h1, w[k, low:high])
+                a[r + 2, k] += dot(h2, w[k, low:high])
+                a[r + 3, k] += dot(h3, w[k, low:high])
+        for r in range(n - n % 4, n):
             add_row_dots(h[r, low:high], w, a[r], low)
+
+
+@inlined()
+def _add_three(a: Array, k: int, x: Any, y: Any, z: Any) -> None:
+    a[k] += x
+    a[k + 1] += y
+    a[k + 2] += z
 
 
 # ------------------------------------------------------------------------------------- one signal
@@ -102,43 +119,15 @@ def add_row(a: Array, w: Array, h: Array, low: int) -> None:
 def add_row_dots(h: Array, w: Array, a: Array, low: int) -> None:
     """a (k,) += h (m,) w (k, low … low + m - 1)ᵀ"""
     depth, high, zero = len(w), low + h.size, h.dtype.type(0)
-    for k in range(0, depth - 3, 4):
-        w0, w1 = w[k, low:high], w[k + 1, low:high]
-        w2, w3 = w[k + 2, low:high], w[k + 3, low:high]
-        a0 = a1 = a2 = a3 = zero
+    for k in range(0, depth - 2, 3):
+        w0, w1, w2 = w[k, low:high], w[k + 1, low:high], w[k + 2, low:high]
+        x = y = z = zero
         for j in range(h.size):
-            x = h[j]
-            a0, a1, a2, a3 = a0 + x * w0[j], a1 + x * w1[j], a2 + x * w2[j], a3 + x * w3[j]
-        _add_four(a, k, a0, a1, a2, a3)
-    for k in range(depth - depth % 4, depth):
+            g = h[j]
+            x, y, z = x + g * w0[j], y + g * w1[j], z + g * w2[j]
+        _add_three(a, k, x, y, z)
+    for k in range(depth - depth % 3, depth):
         a[k] += dot(h, w[k, low:high])
-
-
-@inlined()
-def add_row_of_three(a: Array, u: Array, v: Array, w: Array, h: Array) -> None:
-    """h (m,) += a (k,) (u + v + w), all (k, m)"""
-    for k in range(a.size):
-        x, one, two, three = a[k], u[k], v[k], w[k]
-        for j in range(h.size):
-            h[j] += x * (one[j] + two[j] + three[j])
-
-
-@inlined()
-def add_row_dots_of_three(h: Array, u: Array, v: Array, w: Array, a: Array) -> None:
-    """a (k,) += h (m,) (u + v + w)ᵀ, all (k, m)"""
-    for k in range(a.size):
-        total, one, two, three = a[k], u[k], v[k], w[k]
-        for j in range(h.size):
-            total += h[j] * (one[j] + two[j] + three[j])
-        a[k] = total
-
-
-@inlined()
-def _add_four(a: Array, k: int, a0: Any, a1: Any, a2: Any, a3: Any) -> None:
-    a[k] += a0
-    a[k + 1] += a1
-    a[k + 2] += a2
-    a[k + 3] += a3
 
 
 @inlined()
