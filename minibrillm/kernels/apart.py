@@ -1,17 +1,20 @@
 """The competition with the parts of edges kept apart, for many nodes with few positions at each.
 
-Where the composed edges of a source outgrow a cache, composing them costs more than it saves. Then
-what a target hears is added up of three answers:
+Where the composed edges of a source outgrow a cache, composing them all costs more than it saves.
+Then what a target hears is added up:
 
-    by source     its axon, heard by all targets alike, and its private edges       `hear_sources`
-    by target     the dendrites of a chunk of targets, for all positions            `hear_targets`
-    by position   softmax and loss                                                  `judge_positions`
-    by target     the way back through dendrites                                    `learn_targets`
-    by source     and through axons and private edges                               `learn_sources`
+    by source     its axon, heard by all targets alike                               `hear_sources`
+    by target     the dendrites of a chunk of targets, for all positions             `hear_targets`
+    by position   softmax and loss                                                   `judge_positions`
+    by target     the way back through dendrites                                     `learn_targets`
+    by source     and through axons                                                  `learn_sources`
 
-Answers to dendrites are found twice: once for the energies, and again once the softmax is known.
-That is cheaper than to keep V d numbers for every position. If small probabilities are rounded, few
-targets of a position remain, and those are found one by one (`learn_kept`).
+Private edges are composed with a chunk's dendrites where many positions of a source share many of
+them; the answers of others are found one by one.
+
+Answers are found twice: once for the energies, and again once the softmax is known. That is cheaper
+than to keep V d numbers for every position. If small probabilities are rounded, few targets of a
+position remain, and those are found one by one (`learn_kept`).
 """
 
 from __future__ import annotations
@@ -27,22 +30,19 @@ from minibrillm.kernels.jit import inlined, kernel
 from minibrillm.kernels.judge import Case, Weights, judge, weigh_columns, weigh_position
 from minibrillm.kernels.lanes import (
     ROWS,
-    add_common,
     add_from_lanes,
-    add_sums,
     answer,
+    begin,
     hear,
-    scale_lanes,
+    scale_and_add_up,
     to_lanes,
 )
 from minibrillm.kernels.path import Parts
 from minibrillm.kernels.products import (
     add,
     add_dots,
-    add_multiple,
     add_product,
     add_row,
-    add_row_dots,
     copy,
 )
 from minibrillm.kernels.sort import BINS
@@ -60,13 +60,10 @@ class Apart(NamedTuple):
     source: Array  # (G,)
     start: Array  # (G + 1,) first position of each source
     group: Array  # (M,) number of each position's source
-    own_start: Array  # (G + 1,) where the answers of each source's private edges begin
+    team: Array  # (T,) -1: positions of many sources; else all positions of one, its private
+    team_start: Array  # (T + 1,)  edges composed with the dendrites
     signals: Array  # (M, d + 1), the last number 1
     common: Array  # (M, d) what all targets hear alike: at first the encoding
-    own: (
-        Array  # answers of private edges: (edges, positions, d) of each source, one after the other
-    )
-    d_own: Array
     energy: Array  # (M, V); once judged, dloss/dE over E
     da: Array  # (BINS, M, d) what each bin sends back to the signals
     d_common: Array  # (BINS, M, d) and to ``common``
@@ -76,11 +73,10 @@ class Apart(NamedTuple):
 class Room(NamedTuple):
     """Memory to work in, kept from call to call; each thread has a row of every array."""
 
-    lanes: Array  # (threads, d + 1, d T) dendrites of a chunk of targets, and their biases
+    lanes: Array  # (threads, 2, (d + 1) d T) of a chunk: dendrites, and with private edges
     d_lanes: Array
-    h: Array  # (threads, ROWS, d T)
-    y: Array  # (threads, d T)
-    columns: Array  # (threads, 2, V)
+    h: Array  # (threads, (ROWS + 1) d T) answers of a block of positions, or of what is kept
+    columns: Array  # (threads, 2 V)
 
 
 # --------------------------------------------------------------------------------------- by source
@@ -88,52 +84,36 @@ class Room(NamedTuple):
 
 @inlined()
 def _hear_source(weight: Parts, bias: Parts, x: Apart, g: int) -> None:
-    u, first, last = x.source[g], x.start[g], x.start[g + 1]
-    n, d, common = last - first, x.common.shape[1], x.common[first:last]
-    a = x.signals[first:last, :d]
-    for r in range(n):
-        add(common[r], bias.source[u])
-    add_product(a, weight.source[u], common)
-    low, high = x.indptr[u], x.indptr[u + 1]
-    own = x.own[x.own_start[g] : x.own_start[g + 1]].reshape(high - low, n, d)
-    for e in range(high - low):
-        for r in range(n):
-            copy(own[e, r], bias.private[low + e])
-        add_product(a, weight.private[low + e], own[e])
+    u, first, last, d = x.source[g], x.start[g], x.start[g + 1], x.common.shape[1]
+    for r in range(first, last):
+        add(x.common[r], bias.source[u])
+    add_product(x.signals[first:last, :d], weight.source[u], x.common[first:last])
 
 
 @kernel(parallel=True)
 def hear_sources(weight: Parts, bias: Parts, x: Apart) -> None:
-    """What comes from the sources of all positions: axons and private edges."""
+    """What comes from the axons of all sources."""
     for g in prange(len(x.source)):
         _hear_source(weight, bias, x, np.int64(g))
 
 
 @inlined()
 def _learn_source(weight: Parts, d_weight: Parts, d_bias: Parts, x: Apart, g: int) -> None:
-    u, first, last = x.source[g], x.start[g], x.start[g + 1]
-    n, d, d_common = last - first, x.common.shape[1], x.d_common[0, first:last]
-    a, da = x.signals[first:last, :d], x.d_signals[first:last]
-    da[:] = x.da[0, first:last]
-    for b in range(1, BINS):
+    u, first, last, d = x.source[g], x.start[g], x.start[g + 1], x.common.shape[1]
+    da, d_common = x.d_signals[first:last], x.d_common[0, first:last]
+    for b in range(BINS):
         add(da.reshape(-1), x.da[b, first:last].reshape(-1))
-        add(d_common.reshape(-1), x.d_common[b, first:last].reshape(-1))
-    for r in range(n):
+        if b > 0:
+            add(d_common.reshape(-1), x.d_common[b, first:last].reshape(-1))
+    for r in range(last - first):
         add(d_bias.source[u], d_common[r])
     add_dots(d_common, weight.source[u], da)
-    add_product(a.T, d_common, d_weight.source[u])
-    low, high = x.indptr[u], x.indptr[u + 1]
-    d_own = x.d_own[x.own_start[g] : x.own_start[g + 1]].reshape(high - low, n, d)
-    for e in range(high - low):
-        for r in range(n):
-            add(d_bias.private[low + e], d_own[e, r])
-        add_dots(d_own[e], weight.private[low + e], da)
-        add_product(a.T, d_own[e], d_weight.private[low + e])
+    add_product(x.signals[first:last, :d].T, d_common, d_weight.source[u])
 
 
 @kernel(parallel=True)
 def learn_sources(weight: Parts, d_weight: Parts, d_bias: Parts, x: Apart) -> None:
-    """The way back of `hear_sources` (eq. 13)."""
+    """The way back of `hear_sources` (eq. 13); ``d_signals`` begins at 0."""
     for g in prange(len(x.source)):
         _learn_source(weight, d_weight, d_bias, x, np.int64(g))
 
@@ -142,39 +122,113 @@ def learn_sources(weight: Parts, d_weight: Parts, d_bias: Parts, x: Apart) -> No
 
 
 @inlined()
-def _exchange(x: Apart, r: int, low: int, high: int, h: Array, there: bool) -> None:
-    """Add answers of private edges to those of their targets low … high - 1; or bring gradients
-    back."""
-    g, d, t = x.group[r], x.common.shape[1], high - low
-    u, n = x.source[g], x.start[g + 1] - x.start[g]
+def _own(x: Apart, u: int, low: int, high: int) -> tuple[int, int]:
+    """First and last private edge of source u with a target in low … high - 1."""
     mine = x.targets[x.indptr[u] : x.indptr[u + 1]]
-    own = x.own if there else x.d_own
-    for e in range(np.searchsorted(mine, low), np.searchsorted(mine, high)):
-        at = x.own_start[g] + (e * n + r - x.start[g]) * d
-        here, lane = own[at : at + d], mine[e] - low
-        for o in range(d):
-            if there:
-                h[o * t + lane] += here[o]
-            else:
-                here[o] = h[o * t + lane]
+    return (
+        x.indptr[u] + np.searchsorted(mine, low),
+        x.indptr[u] + np.searchsorted(mine, high),
+    )
+
+
+@inlined()
+def _compose(weight: Parts, bias: Parts, x: Apart, u: int, low: int, high: int, lanes: Array) -> None:
+    """Add the private edges of u to the dendrites of a chunk."""
+    d, t = bias.private.shape[1], high - low
+    begin_of, end = _own(x, u, low, high)
+    for e in range(begin_of, end):
+        at = x.targets[e] - low
+        for i in range(d + 1):
+            lane = lanes[i, at::t]
+            own = weight.private[e, i] if i < d else bias.private[e]
+            for o in range(d):
+                lane[o] += own[o]
+
+
+@inlined()
+def _decompose(
+    d_weight: Parts, d_bias: Parts, x: Apart, u: int, low: int, high: int, d_lanes: Array
+) -> None:
+    """The way back of `_compose`."""
+    d, t = d_bias.private.shape[1], high - low
+    begin_of, end = _own(x, u, low, high)
+    for e in range(begin_of, end):
+        at = x.targets[e] - low
+        for i in range(d + 1):
+            lane = d_lanes[i, at::t]
+            own = d_weight.private[e, i] if i < d else d_bias.private[e]
+            for o in range(d):
+                own[o] += lane[o]
+
+
+@inlined()
+def _hear_private(
+    weight: Parts, bias: Parts, x: Apart, first: int, last: int, low: int, high: int, h: Array,
+    own: Array,
+) -> None:  # fmt: skip
+    """Add the answers of private edges, one by one, to those of their targets."""
+    d, t, r = own.size, high - low, first
+    while r < last:
+        g = x.group[r]
+        end, (begin_of, end_of) = min(last, x.start[g + 1]), _own(x, x.source[g], low, high)
+        for e in range(begin_of, end_of):
+            for i in range(r, end):
+                copy(own, bias.private[e])
+                add_row(x.signals[i, :d], weight.private[e], own, 0)
+                lane = h[i - first, x.targets[e] - low :: t]
+                for o in range(d):
+                    lane[o] += own[o]
+        r = end
+
+
+@inlined()
+def _learn_private(
+    weight: Parts, d_weight: Parts, d_bias: Parts, x: Apart, first: int, last: int, low: int,
+    high: int, h: Array, own: Array, da: Array,
+) -> None:  # fmt: skip
+    """The way back of `_hear_private`."""
+    d, t, r = own.size, high - low, first
+    while r < last:
+        g = x.group[r]
+        end, (begin_of, end_of) = min(last, x.start[g + 1]), _own(x, x.source[g], low, high)
+        for e in range(begin_of, end_of):
+            for i in range(r, end):
+                lane = h[i - first, x.targets[e] - low :: t]
+                for o in range(d):
+                    own[o] = lane[o]
+                edge = weight.private[e], d_weight.private[e], d_bias.private[e]
+                _learn_one(*edge, x.signals[i], own, da[i])
+        r = end
+
+
+@inlined()
+def _learn_one(weight: Array, d_weight: Array, d_bias: Array, a: Array, dh: Array, da: Array) -> None:
+    """The way back of one answer a W + b (eq. 13)."""
+    add(d_bias, dh)
+    for i in range(dh.size):
+        x, total, row, d_row = a[i], da[i], weight[i], d_weight[i]
+        for o in range(dh.size):
+            total += dh[o] * row[o]
+            d_row[o] += x * dh[o]
+        da[i] = total
 
 
 @inlined()
 def _pre_activations(
-    x: Apart, lanes: Array, low: int, high: int, first: int, last: int, h: Array
-) -> None:
+    weight: Parts, bias: Parts, x: Apart, lanes: Array, own: Array, alone: bool, low: int, high: int,
+    first: int, last: int, h: Array,
+) -> None:  # fmt: skip
     """h (rows, d T) of the positions first … last - 1 and the targets low … high - 1 (eq. 4)."""
     d = x.common.shape[1]
     for r in range(last - first):
-        copy(h[r], lanes[d])
-        add_common(h[r], x.common[first + r], high - low)
+        begin(h[r], lanes[d], x.common[first + r])
     add_product(x.signals[first:last, :d], lanes[:d], h)
-    for r in range(last - first):
-        _exchange(x, first + r, low, high, h[r], True)
+    if alone:
+        _hear_private(weight, bias, x, first, last, low, high, h, own)
 
 
 @inlined()
-def _load_lanes(weight: Parts, bias: Parts, low: int, high: int, lanes: Array) -> None:
+def _load(weight: Parts, bias: Parts, low: int, high: int, lanes: Array) -> None:
     d = bias.target.shape[1]
     to_lanes(weight.target[low:high], lanes[:d])
     to_lanes(bias.target[low:high].reshape(high - low, 1, d), lanes[d:])
@@ -182,19 +236,25 @@ def _load_lanes(weight: Parts, bias: Parts, low: int, high: int, lanes: Array) -
 
 @inlined()
 def _hear_targets(weight: Parts, bias: Parts, x: Apart, room: Room, chunk: int, b: int) -> None:
-    thread, (n_positions, v), d = numba.get_thread_id(), x.energy.shape, x.common.shape[1]
+    thread, v, d = numba.get_thread_id(), x.energy.shape[1], x.common.shape[1]
     for low in range(b * chunk, v, BINS * chunk):
         high = min(low + chunk, v)
         size = d * (high - low)
-        lanes = room.lanes[thread, : (d + 1) * size].reshape(d + 1, size)
-        memory = room.h[thread, : ROWS * size].reshape(ROWS, size)
-        _load_lanes(weight, bias, low, high, lanes)
-        for first in range(0, n_positions, ROWS):
-            last = min(first + ROWS, n_positions)
-            h = memory[: last - first]
-            _pre_activations(x, lanes, low, high, first, last, h)
-            for r in range(last - first):
-                hear(h[r], x.energy[first + r, low:high])
+        lanes = room.lanes[thread, 0, : (d + 1) * size].reshape(d + 1, size)
+        memory = room.h[thread, : (ROWS + 1) * size].reshape(ROWS + 1, size)
+        _load(weight, bias, low, high, lanes)
+        for k in range(len(x.team)):
+            u, its = x.team[k], lanes
+            if u >= 0:
+                its = room.lanes[thread, 1, : (d + 1) * size].reshape(d + 1, size)
+                copy(its.reshape(-1), lanes.reshape(-1))
+                _compose(weight, bias, x, u, low, high, its)
+            for first in range(x.team_start[k], x.team_start[k + 1], ROWS):
+                last = min(first + ROWS, x.team_start[k + 1])
+                h, own = memory[: last - first], memory[ROWS, :d]
+                _pre_activations(weight, bias, x, its, own, u < 0, low, high, first, last, h)
+                for r in range(last - first):
+                    hear(h[r], x.energy[first + r, low:high])
 
 
 @kernel(parallel=True)
@@ -209,29 +269,42 @@ def _learn_targets(
     weight: Parts, bias: Parts, d_weight: Parts, d_bias: Parts, x: Apart, room: Room, chunk: int,
     b: int,
 ) -> None:  # fmt: skip
-    thread, (n_positions, v), d = numba.get_thread_id(), x.energy.shape, x.common.shape[1]
+    thread, v, d = numba.get_thread_id(), x.energy.shape[1], x.common.shape[1]
     x.da[b] = 0
     x.d_common[b] = 0
     for low in range(b * chunk, v, BINS * chunk):
         high = min(low + chunk, v)
         t, size = high - low, d * (high - low)
-        lanes = room.lanes[thread, : (d + 1) * size].reshape(d + 1, size)
-        d_lanes = room.d_lanes[thread, : (d + 1) * size].reshape(d + 1, size)
-        memory, y = room.h[thread, : ROWS * size].reshape(ROWS, size), room.y[thread, :size]
-        energy = room.columns[thread, 0, :t]
-        _load_lanes(weight, bias, low, high, lanes)
+        lanes = room.lanes[thread, 0, : (d + 1) * size].reshape(d + 1, size)
+        d_lanes = room.d_lanes[thread, 0, : (d + 1) * size].reshape(d + 1, size)
+        memory = room.h[thread, : (ROWS + 1) * size].reshape(ROWS + 1, size)
+        energy, y = room.columns[thread, :t], memory[ROWS]
+        _load(weight, bias, low, high, lanes)
         d_lanes[:] = 0
-        for first in range(0, n_positions, ROWS):
-            last = min(first + ROWS, n_positions)
-            h = memory[: last - first]
-            _pre_activations(x, lanes, low, high, first, last, h)
-            for r in range(last - first):
-                answer(h[r], y, energy)
-                scale_lanes(h[r], x.energy[first + r, low:high])
-                add_sums(h[r], x.d_common[b, first + r], t)
-                _exchange(x, first + r, low, high, h[r], False)
-            add_dots(h, lanes[:d], x.da[b, first:last])
-            add_product(x.signals[first:last].T, h, d_lanes)
+        for k in range(len(x.team)):
+            u, its, d_its = x.team[k], lanes, d_lanes
+            if u >= 0:
+                its = room.lanes[thread, 1, : (d + 1) * size].reshape(d + 1, size)
+                d_its = room.d_lanes[thread, 1, : (d + 1) * size].reshape(d + 1, size)
+                copy(its.reshape(-1), lanes.reshape(-1))
+                _compose(weight, bias, x, u, low, high, its)
+                d_its[:] = 0
+            for first in range(x.team_start[k], x.team_start[k + 1], ROWS):
+                last = min(first + ROWS, x.team_start[k + 1])
+                h, own = memory[: last - first], y[:d]
+                _pre_activations(weight, bias, x, its, own, u < 0, low, high, first, last, h)
+                for r in range(last - first):
+                    answer(h[r], y, energy)
+                    scale = x.energy[first + r, low:high]
+                    scale_and_add_up(h[r], scale, x.d_common[b, first + r])
+                if u < 0:
+                    given = weight, d_weight, d_bias, x, first, last, low, high
+                    _learn_private(*given, h, own, x.da[b])
+                add_dots(h, its[:d], x.da[b, first:last])
+                add_product(x.signals[first:last].T, h, d_its)
+            if u >= 0:
+                _decompose(d_weight, d_bias, x, u, low, high, d_its)
+                add(d_lanes.reshape(-1), d_its.reshape(-1))
         add_from_lanes(d_lanes[:d], d_weight.target[low:high])
         add_from_lanes(d_lanes[d:], d_bias.target[low:high].reshape(t, 1, d))
 
@@ -249,48 +322,63 @@ def learn_targets(
 
 
 @inlined()
+def _find_kept(x: Apart, r: int, b: int, chunk: int, kept: Array) -> tuple[int, int]:
+    """Targets of bin b that position r keeps, (n,) in kept[0]; those to which a private edge leads
+    have its number in kept[1], (m,), and their place among the n in kept[2]."""
+    u, v, n, m = x.source[x.group[r]], x.energy.shape[1], 0, 0
+    e, end, energy = x.indptr[u], x.indptr[u + 1], x.energy[r]
+    for low in range(b * chunk, v, BINS * chunk):
+        for target in range(low, min(low + chunk, v)):
+            if energy[target] != 0:
+                while e < end and x.targets[e] < target:
+                    e += 1
+                if e < end and x.targets[e] == target:
+                    kept[1, m], kept[2, m] = e, n
+                    m += 1
+                kept[0, n] = target
+                n += 1
+    return n, m
+
+
+@inlined()
 def _learn_kept(
     weight: Parts, bias: Parts, d_weight: Parts, d_bias: Parts, x: Apart, room: Room, chunk: int,
     b: int,
 ) -> None:  # fmt: skip
-    (n_positions, v), d, thread = x.energy.shape, x.common.shape[1], numba.get_thread_id()
-    h, y = room.h[thread, :d], room.y[thread, :d]
-    x.da[b] = 0
-    x.d_common[b] = 0
-    for low in range(b * chunk, v, BINS * chunk):
-        high = min(low + chunk, v)
-        for r in range(n_positions):
-            a, g, scale = x.signals[r, :d], x.group[r], x.energy[r, low:high]
-            u, n = x.source[g], x.start[g + 1] - x.start[g]
-            mine = x.targets[x.indptr[u] : x.indptr[u + 1]]
-            for t in range(high - low):
-                if scale[t] == 0:
-                    continue
-                target = low + t
-                e = np.searchsorted(mine, target)
-                at = x.own_start[g] + (e * n + r - x.start[g]) * d
-                copy(h, x.common[r])
-                add(h, bias.target[target])
-                add_row(a, weight.target[target], h, 0)
-                if e < mine.size and mine[e] == target:
-                    add(h, x.own[at : at + d])
-                gelu_and_product(h, y)
-                for o in range(d):
-                    h[o] *= scale[t]
-                if e < mine.size and mine[e] == target:
-                    copy(x.d_own[at : at + d], h)
-                add(x.d_common[b, r], h)
-                add(d_bias.target[target], h)
-                add_row_dots(h, weight.target[target], x.da[b, r], 0)
-                for i in range(d):
-                    add_multiple(d_weight.target[target, i], a[i], h)
+    d, thread = x.common.shape[1], numba.get_thread_id()
+    kept = np.empty((3, x.energy.shape[1]), np.int64)
+    half = room.h.shape[1] // 2
+    answers, y = room.h[thread, : half // d * d].reshape(-1, d), room.h[thread, half:]
+    for r in range(len(x.energy)):
+        n, m = _find_kept(x, r, b, chunk, kept)
+        a, da, common, d_common = x.signals[r], x.da[b, r], x.common[r], x.d_common[b, r]
+        da[:], d_common[:] = 0, 0
+        for k in range(n):
+            h = answers[k]
+            copy(h, common)
+            add(h, bias.target[kept[0, k]])
+            add_row(a[:d], weight.target[kept[0, k]], h, 0)
+        for k in range(m):
+            h = answers[kept[2, k]]
+            add(h, bias.private[kept[1, k]])
+            add_row(a[:d], weight.private[kept[1, k]], h, 0)
+        gelu_and_product(answers[:n].reshape(-1), y)
+        for k in range(n):
+            h, v = answers[k], kept[0, k]
+            for o in range(d):
+                h[o] *= x.energy[r, v]
+            add(d_common, h)
+            _learn_one(weight.target[v], d_weight.target[v], d_bias.target[v], a, h, da)
+        for k in range(m):
+            h, e = answers[kept[2, k]], kept[1, k]
+            _learn_one(weight.private[e], d_weight.private[e], d_bias.private[e], a, h, da)
 
 
 @kernel(parallel=True)
 def learn_kept(
     weight: Parts, bias: Parts, d_weight: Parts, d_bias: Parts, x: Apart, room: Room, chunk: int
 ) -> None:
-    """As `learn_targets`, of the targets that rounding keeps; ``d_own`` begins at 0."""
+    """As `learn_targets`, of the targets that rounding keeps."""
     for b in prange(BINS):
         _learn_kept(weight, bias, d_weight, d_bias, x, room, chunk, np.int64(b))
 
@@ -300,8 +388,9 @@ def learn_kept(
 
 @inlined()
 def _judge_position(x: Apart, case: Case, weights: Weights, room: Room, r: int) -> None:
+    v = x.energy.shape[1]
     columns = room.columns[numba.get_thread_id()]
-    logs, scale = columns[0], columns[1]
+    logs, scale = columns[:v], columns[v : 2 * v]
     weigh_columns(weights, x.source[x.group[r]], 0, logs)
     weigh_position(case, r, logs)
     judge(case, r, x.energy[r], logs, scale)

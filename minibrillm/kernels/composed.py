@@ -17,9 +17,9 @@ from numba import prange
 
 from minibrillm.kernels.jit import inlined, kernel
 from minibrillm.kernels.judge import Case, Weights, judge, weigh_columns, weigh_position
-from minibrillm.kernels.lanes import ROWS, add_common, answer, hear, scale_lanes
+from minibrillm.kernels.lanes import ROWS, answer, begin, hear, scale_lanes
 from minibrillm.kernels.path import Parts
-from minibrillm.kernels.products import add, add_dots, add_product, copy
+from minibrillm.kernels.products import add, add_dots, add_product
 from minibrillm.kernels.sort import BINS
 
 Array = np.ndarray
@@ -34,7 +34,7 @@ class Work(NamedTuple):
     start: Array  # (G + 1,) first position of each source
     bin_start: Array  # (BINS + 1,) first source of each bin
     signals: Array  # (M, d + 1), the last number 1
-    encoding: Array  # (M, d), or (0, d) where there is none
+    encoding: Array  # (M, d), or (1, 0) where there is none
     d_signals: Array  # (M, d) found; or (0, d): losses only
 
 
@@ -114,9 +114,7 @@ def _compete_block(
     a, h = work.signals[first:last], h[:n]
     energy, logs, scale = columns[0], columns[1], columns[2]
     for r in range(n):
-        copy(h[r], edge[d])
-        if len(work.encoding) > 0:
-            add_common(h[r], work.encoding[first + r], k)
+        begin(h[r], edge[d], work.encoding[(first + r) % len(work.encoding)])
     add_product(a[:, :d], edge[:d], h)
     for r in range(n):
         if learns:

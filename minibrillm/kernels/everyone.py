@@ -36,8 +36,9 @@ def _energies_at(weight: Parts, bias: Parts, x: Everyone, r: int) -> None:
         add(common, bias.source[at])
         add_row(a, weight.source[at], common, 0)
     for v in range(energy.size if three_part else 1):  # or the one that all others share
-        copy(h[v], common)
-        add(h[v], bias.target[v])
+        its, row = bias.target[v], h[v]
+        for o in range(row.size):
+            row[o] = common[o] + its[o]
         add_row(a, weight.target[v], h[v], 0)
     shared = h[0].copy()
     for v in range(0 if three_part else energy.size):

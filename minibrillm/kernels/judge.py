@@ -103,10 +103,10 @@ def _softmax(e: Array, logs: Array, p: Array) -> float:
 @inlined()
 def _round_at_random(p: Array, below: float, draw: float) -> None:
     """As `minibrillm.variance.round_at_random`, for one position and in place."""
-    line, whole = draw, 1.0
+    line, whole, inverse = draw, 1.0, 1 / below
     for k in range(p.size):
         if p[k] < below:
-            line += np.float64(p[k]) / below
+            line += np.float64(p[k]) * inverse
             p[k] = 0
             if line >= whole:
                 p[k] = below

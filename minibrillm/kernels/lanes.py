@@ -12,12 +12,11 @@ import numpy as np
 
 from minibrillm.kernels.gelu import gelu, gelu_and_product
 from minibrillm.kernels.jit import inlined
+from minibrillm.kernels.products import copy
 
 Array = np.ndarray
 
-ROWS = (
-    24  # positions in a block: a multiple of three rows, four terms, and their answers fit a cache
-)
+ROWS = 24  # positions in a block: threes and fours, and their answers fit a cache
 
 
 @inlined()
@@ -43,22 +42,16 @@ def add_from_lanes(lanes: Array, edges: Array) -> None:
 
 
 @inlined()
-def add_common(h: Array, common: Array, k: int) -> None:
-    """What all K lanes hear alike, (d,), is added to h (d K,)."""
+def begin(h: Array, bias: Array, common: Array) -> None:
+    """h (d K,) = the biases (d K,) + what all K lanes hear alike (d,), if anything."""
+    if common.size == 0:
+        copy(h, bias)
+        return
+    k = h.size // common.size
     for o in range(common.size):
-        here, x = h[o * k : (o + 1) * k], common[o]
-        for j in range(here.size):
-            here[j] += x
-
-
-@inlined()
-def add_sums(h: Array, sums: Array, k: int) -> None:
-    """The way back of `add_common`: sums (d,) over the lanes of h (d K,)."""
-    for o in range(sums.size):
-        total, here = h.dtype.type(0), h[o * k : (o + 1) * k]
-        for j in range(here.size):
-            total += here[j]
-        sums[o] += total
+        here, its, x = h[o * k : (o + 1) * k], bias[o * k : (o + 1) * k], common[o]
+        for j in range(k):
+            here[j] = its[j] + x
 
 
 @inlined()
@@ -98,16 +91,21 @@ def answer(h: Array, y: Array, energy: Array) -> None:
 @inlined()
 def scale_lanes(h: Array, scale: Array) -> None:
     """gelu gelu' (d K,) becomes dh, times dloss/dE over E (K,) (eq. 11-12)."""
-    k, low = scale.size, 0
-    while low + 4 * k <= h.size:
-        h0, h1 = h[low : low + k], h[low + k : low + 2 * k]
-        h2, h3 = h[low + 2 * k : low + 3 * k], h[low + 3 * k : low + 4 * k]
+    k = scale.size
+    for low in range(0, h.size, k):
+        here = h[low : low + k]
         for j in range(k):
-            x = scale[j]
-            h0[j], h1[j], h2[j], h3[j] = h0[j] * x, h1[j] * x, h2[j] * x, h3[j] * x
-        low += 4 * k
-    while low < h.size:
-        rest = h[low : low + k]
+            here[j] *= scale[j]
+
+
+@inlined()
+def scale_and_add_up(h: Array, scale: Array, sums: Array) -> None:
+    """As `scale_lanes`; adds the sums over all lanes to ``sums`` (d,): the way back of `begin`."""
+    k = scale.size
+    for o in range(sums.size):
+        total, here = h.dtype.type(0), h[o * k : (o + 1) * k]
         for j in range(k):
-            rest[j] *= scale[j]
-        low += k
+            x = here[j] * scale[j]
+            here[j] = x
+            total += x
+        sums[o] += total

@@ -29,7 +29,7 @@ from minibrillm.kernels.path import (
     streams_backward,
     streams_forward,
 )
-from minibrillm.kernels.sort import BINS, Groups, deal, group_by
+from minibrillm.kernels.sort import BINS, Groups, deal, group_by, in_order
 from minibrillm.memory import Competition, Path, State, start_state
 
 if TYPE_CHECKING:
@@ -231,16 +231,20 @@ def compete(
     parameters, graph, config = model.parameters, model.graph, model.config
     (n_streams, n, d), dtype, v = path.incoming.shape, path.incoming.dtype, graph.n_nodes
     learns, three_part = share is not None, config.edges == "three_part"
-    groups, bin_start = group_by(tokens[:, :-1]), np.zeros(0, np.int64)
-    size = np.diff(groups.start)
+    groups = group_by(tokens[:, :-1])
+    size, degree = np.diff(groups.start), graph.out_degree[groups.label]
     is_apart = three_part and keeps_apart(v * d * d, tokens[:, 1:].size / len(size))
-    if not is_apart:
+    shares: Any  # where bins begin; or how many sources do not compose their private edges
+    if is_apart:
+        # To compose them with all dendrites is worth about as many answers as there are nodes.
+        many = size * degree > v
+        groups, shares = in_order(groups, np.argsort(many, kind="stable")), int((~many).sum())
+    else:
         # To compose the edges of a source is worth about a dozen positions.
-        columns = v if three_part else graph.out_degree[groups.label] + 1
-        groups, bin_start = deal(groups, columns * (12.0 + size))
+        groups, shares = deal(groups, (v if three_part else degree + 1) * (12.0 + size))
     order = groups.order
     case = _case(graph, config, tokens, order, share, candidates, prior, rounding, dtype)
-    encoding = np.empty((0, d), dtype)
+    encoding = np.empty((1, 0), dtype)
     if config.positions != "none" or is_apart:
         encoding = _encoding(config, path.schedule.first, n, dtype)[order % n]
     gradients = {k: np.zeros(x.shape, dtype) for k, x in parameters.items()} if learns else {}
@@ -250,7 +254,7 @@ def compete(
     edges, weights = parts_of_edges(parameters, config), column_weights(graph, config)
     d_edges = parts_of_edges(gradients, config) if learns else edges
     run = _compete_apart if is_apart else _compete_composed
-    run(graph, edges, d_edges, groups, bin_start, a, encoding, case, weights, d_signals)
+    run(graph, edges, d_edges, groups, shares, a, encoding, case, weights, d_signals)
 
     nll, d_incoming = np.empty_like(case.nll), np.empty_like(d_signals)
     nll[order] = case.nll
@@ -282,7 +286,7 @@ def _compete_composed(
     most = n_targets if len(weight.source) else int(graph.out_degree.max()) + 1
     room = composed.Room(
         *(
-            scratch(f"composed {name}", (threads, size), dtype)
+            scratch(name, (threads, size), dtype)
             for name, size in composed.room_for(d, most)._asdict().items()
         )
     )
@@ -307,7 +311,7 @@ def _compete_apart(
     edges: tuple[Parts, Parts],
     d_edges: tuple[Parts, Parts],
     groups: Groups,
-    bin_start: Array,
+    alone: int,
     a: Array,
     encoding: Array,
     case: Case,
@@ -317,25 +321,26 @@ def _compete_apart(
     """The competition with the parts of edges apart (`minibrillm.kernels.apart`)."""
     d, dtype, v, threads = a.shape[1] - 1, a.dtype, graph.n_nodes, numba.get_num_threads()
     chunk = -(-v // (BINS * -(-v // (BINS * apart.CHUNK))))  # all bins have as many targets
-    sizes = ((d + 1) * d * chunk, (d + 1) * d * chunk, ROWS * d * chunk, d * chunk)
-    rooms = [scratch(f"apart {k}", (threads, s), dtype) for k, s in enumerate(sizes)]
-    room = apart.Room(*rooms, scratch("apart columns", (threads, 2, v), dtype))
+    size = d * chunk
+    room = apart.Room(
+        *(scratch(name, (threads, 2, (d + 1) * size), dtype) for name in ("lanes", "d_lanes")),
+        scratch("h", (threads, max((ROWS + 1) * size, 2 * d * (v // BINS + chunk))), dtype),
+        scratch("columns", (threads, 2 * v), dtype),
+    )
     learns = len(d_signals) > 0
     for first in range(0, len(a), POSITIONS):
         last = min(first + POSITIONS, len(a))
         low = int(np.searchsorted(groups.start, first, side="right")) - 1
         high = int(np.searchsorted(groups.start, last, side="left"))
-        source, start = groups.label[low:high], np.clip(groups.start[low : high + 1], first, last)
-        start, n = start - first, last - first
-        size = np.diff(start)
-        own_start = np.append(0, np.cumsum(size * graph.out_degree[source] * d))
+        source = groups.label[low:high]
+        start = np.clip(groups.start[low : high + 1], first, last) - first
+        n, size_of, few = last - first, np.diff(start), max(min(alone - low, high - low), 0)
         shape = (BINS * learns, n, d)
         x = apart.Apart(
-            *(graph.indptr, graph.targets, source, start, np.repeat(np.arange(len(size)), size)),
-            *(own_start, a[first:last], encoding[first:last]),
-            scratch("own", (own_start[-1],), dtype),
-            scratch("d_own", (own_start[-1] * learns,), dtype),
-            scratch("energy", (n, v), dtype),
+            *(graph.indptr, graph.targets, source, start),
+            np.repeat(np.arange(len(source)), size_of),
+            *(np.append(-1, source[few:]), np.append(0, start[few:])),
+            *(a[first:last], encoding[first:last], scratch("energy", (n, v), dtype)),
             *(scratch("da", shape, dtype), scratch("d_common", shape, dtype)),
             d_signals[first:last],
         )
@@ -347,11 +352,8 @@ def _compete_apart(
         apart.hear_targets(*edges, x, room, chunk)
         apart.judge_positions(x, part, weights, room)
         if learns:
-            if len(part.draws):
-                x.d_own[:] = 0
-                apart.learn_kept(*edges, *d_edges, x, room, chunk)
-            else:
-                apart.learn_targets(*edges, *d_edges, x, room, chunk)
+            learn = apart.learn_kept if len(part.draws) else apart.learn_targets
+            learn(*edges, *d_edges, x, room, chunk)
             apart.learn_sources(edges[0], *d_edges, x)
 
 

@@ -17,7 +17,18 @@ from numba import prange
 from minibrillm.functional import bound_of
 from minibrillm.kernels.gelu import normal
 from minibrillm.kernels.jit import inlined, kernel
-from minibrillm.kernels.products import add, add_product, add_row, add_row_dots, copy, dot
+from minibrillm.kernels.products import (
+    add,
+    add_product,
+    add_row_dots_of_one,
+    add_row_dots_of_three,
+    add_row_dots_of_two,
+    add_row_of_one,
+    add_row_of_three,
+    add_row_of_two,
+    copy,
+    dot,
+)
 from minibrillm.kernels.sort import BINS
 
 if TYPE_CHECKING:
@@ -77,7 +88,8 @@ def steps_of(
         u, v = np.full_like(private, -1), np.where(private < 0, 0, -1)
     bound, part = bound_of(parameters), np.stack([u, v, private], axis=2)
     tightness = schedule.gain.dtype.type(bound and bound**-2.0)
-    return Steps(part, schedule.keep, schedule.gain, schedule.normaliser, tightness)
+    keep = np.ascontiguousarray(schedule.keep)  # one layout: Numba compiles for each
+    return Steps(part, keep, schedule.gain, schedule.normaliser, tightness)
 
 
 # ----------------------------------------------------------------------------------------- forward
@@ -98,17 +110,11 @@ def _hear_edge(weight: Parts, part: Array, a: Array, h: Array) -> None:
     """h (d,) += a (d,) W, with the sum of its parts for W (eq. 3-4)."""
     u, v, e = part
     if u < 0:  # one part alone
-        add_row(a, weight.target[v] if e < 0 else weight.private[e], h, 0)
-        return
-    for i in range(a.size):
-        x, source, target = a[i], weight.source[u, i], weight.target[v, i]
-        if e < 0:
-            for o in range(h.size):
-                h[o] += x * (source[o] + target[o])
-        else:
-            private = weight.private[e, i]
-            for o in range(h.size):
-                h[o] += x * (source[o] + target[o] + private[o])
+        add_row_of_one(a, weight.target[v] if e < 0 else weight.private[e], h)
+    elif e < 0:
+        add_row_of_two(a, weight.source[u], weight.target[v], h)
+    else:
+        add_row_of_three(a, weight.source[u], weight.target[v], weight.private[e], h)
 
 
 @inlined()
@@ -169,18 +175,11 @@ def _send_back(weight: Parts, part: Array, dh: Array, da: Array) -> None:
     """da (d,) += dh (d,) Wᵀ, likewise."""
     u, v, e = part
     if u < 0:
-        add_row_dots(dh, weight.target[v] if e < 0 else weight.private[e], da, 0)
-        return
-    for i in range(da.size):
-        total, source, target = da[i], weight.source[u, i], weight.target[v, i]
-        if e < 0:
-            for o in range(dh.size):
-                total += dh[o] * (source[o] + target[o])
-        else:
-            private = weight.private[e, i]
-            for o in range(dh.size):
-                total += dh[o] * (source[o] + target[o] + private[o])
-        da[i] = total
+        add_row_dots_of_one(dh, weight.target[v] if e < 0 else weight.private[e], da)
+    elif e < 0:
+        add_row_dots_of_two(dh, weight.source[u], weight.target[v], da)
+    else:
+        add_row_dots_of_three(dh, weight.source[u], weight.target[v], weight.private[e], da)
 
 
 @inlined()

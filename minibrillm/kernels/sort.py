@@ -45,6 +45,14 @@ def _bins_of(cost: Array, heaviest_first: Array) -> Array:
     return bins
 
 
+def in_order(groups: Groups, order: Array) -> Groups:
+    """The same groups in another order (G,), their places with them."""
+    size = np.diff(groups.start)[order]
+    start = np.append(0, np.cumsum(size))
+    places = np.arange(start[-1]) + np.repeat(groups.start[order] - start[:-1], size)
+    return Groups(groups.label[order], start, groups.order[places])
+
+
 def deal(groups: Groups, cost: Array) -> tuple[Groups, Array]:
     """Groups sorted by bin, and where each bin begins (BINS + 1,); ``cost`` (G,) in float64.
 
@@ -53,8 +61,4 @@ def deal(groups: Groups, cost: Array) -> tuple[Groups, Array]:
     """
     bins = _bins_of(cost, np.argsort(-cost, kind="stable"))
     dealt = np.argsort(bins, kind="stable")
-    size = np.diff(groups.start)[dealt]
-    start = np.append(0, np.cumsum(size))
-    places = np.arange(start[-1]) + np.repeat(groups.start[dealt] - start[:-1], size)
-    bin_start = np.searchsorted(bins[dealt], np.arange(BINS + 1))
-    return Groups(groups.label[dealt], start, groups.order[places]), bin_start
+    return in_order(groups, dealt), np.searchsorted(bins[dealt], np.arange(BINS + 1))
