@@ -132,7 +132,9 @@ def _own(x: Apart, u: int, low: int, high: int) -> tuple[int, int]:
 
 
 @inlined()
-def _compose(weight: Parts, bias: Parts, x: Apart, u: int, low: int, high: int, lanes: Array) -> None:
+def _compose(
+    weight: Parts, bias: Parts, x: Apart, u: int, low: int, high: int, lanes: Array
+) -> None:
     """Add the private edges of u to the dendrites of a chunk."""
     d, t = bias.private.shape[1], high - low
     begin_of, end = _own(x, u, low, high)
@@ -202,7 +204,9 @@ def _learn_private(
 
 
 @inlined()
-def _learn_one(weight: Array, d_weight: Array, d_bias: Array, a: Array, dh: Array, da: Array) -> None:
+def _learn_one(
+    weight: Array, d_weight: Array, d_bias: Array, a: Array, dh: Array, da: Array
+) -> None:
     """The way back of one answer a W + b (eq. 13)."""
     add(d_bias, dh)
     for i in range(dh.size):
