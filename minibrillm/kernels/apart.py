@@ -3,18 +3,18 @@
 Where the composed edges of a source outgrow a cache, composing them all costs more than it saves.
 Then what a target hears is added up:
 
-    by source     its axon, heard by all targets alike                               `hear_sources`
-    by target     the dendrites of a chunk of targets, for all positions             `hear_targets`
-    by position   softmax and loss                                                   `judge_positions`
-    by target     the way back through dendrites                                     `learn_targets`
-    by source     and through axons                                                  `learn_sources`
+    by source     its axon, heard by all targets alike                      `hear_sources`
+    by target     the dendrites of a chunk of targets, for all positions    `hear_targets`
+    by position   softmax and loss                                          `judge_positions`
+    by target     the way back through dendrites                            `learn_targets`
+    by source     and through axons                                         `learn_sources`
 
 Private edges are composed with a chunk's dendrites where many positions of a source share many of
 them; the answers of others are found one by one.
 
 Answers are found twice: once for the energies, and again once the softmax is known. That is cheaper
 than to keep V d numbers for every position. If small probabilities are rounded, few targets of a
-position remain, and those are found one by one (`learn_kept`).
+position remain, and those are found one by one (`minibrillm.kernels.kept`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ import numba
 import numpy as np
 from numba import prange
 
-from minibrillm.kernels.gelu import gelu_and_product
 from minibrillm.kernels.jit import inlined, kernel
 from minibrillm.kernels.judge import Case, Weights, judge, weigh_columns, weigh_position
 from minibrillm.kernels.lanes import (
@@ -199,12 +198,12 @@ def _learn_private(
                 for o in range(d):
                     own[o] = lane[o]
                 edge = weight.private[e], d_weight.private[e], d_bias.private[e]
-                _learn_one(*edge, x.signals[i], own, da[i])
+                learn_one(*edge, x.signals[i], own, da[i])
         r = end
 
 
 @inlined()
-def _learn_one(
+def learn_one(
     weight: Array, d_weight: Array, d_bias: Array, a: Array, dh: Array, da: Array
 ) -> None:
     """The way back of one answer a W + b (eq. 13)."""
@@ -219,8 +218,8 @@ def _learn_one(
 
 @inlined()
 def _pre_activations(
-    weight: Parts, bias: Parts, x: Apart, lanes: Array, own: Array, alone: bool, low: int, high: int,
-    first: int, last: int, h: Array,
+    weight: Parts, bias: Parts, x: Apart, lanes: Array, own: Array, alone: bool, low: int,
+    high: int, first: int, last: int, h: Array,
 ) -> None:  # fmt: skip
     """h (rows, d T) of the positions first … last - 1 and the targets low … high - 1 (eq. 4)."""
     d = x.common.shape[1]
@@ -320,71 +319,6 @@ def learn_targets(
     """The way back of `hear_targets` (eq. 11-13)."""
     for b in prange(BINS):
         _learn_targets(weight, bias, d_weight, d_bias, x, room, chunk, np.int64(b))
-
-
-# -------------------------------------------------------------------------- the few that are kept
-
-
-@inlined()
-def _find_kept(x: Apart, r: int, b: int, chunk: int, kept: Array) -> tuple[int, int]:
-    """Targets of bin b that position r keeps, (n,) in kept[0]; those to which a private edge leads
-    have its number in kept[1], (m,), and their place among the n in kept[2]."""
-    u, v, n, m = x.source[x.group[r]], x.energy.shape[1], 0, 0
-    e, end, energy = x.indptr[u], x.indptr[u + 1], x.energy[r]
-    for low in range(b * chunk, v, BINS * chunk):
-        for target in range(low, min(low + chunk, v)):
-            if energy[target] != 0:
-                while e < end and x.targets[e] < target:
-                    e += 1
-                if e < end and x.targets[e] == target:
-                    kept[1, m], kept[2, m] = e, n
-                    m += 1
-                kept[0, n] = target
-                n += 1
-    return n, m
-
-
-@inlined()
-def _learn_kept(
-    weight: Parts, bias: Parts, d_weight: Parts, d_bias: Parts, x: Apart, room: Room, chunk: int,
-    b: int,
-) -> None:  # fmt: skip
-    d, thread = x.common.shape[1], numba.get_thread_id()
-    kept = np.empty((3, x.energy.shape[1]), np.int64)
-    half = room.h.shape[1] // 2
-    answers, y = room.h[thread, : half // d * d].reshape(-1, d), room.h[thread, half:]
-    for r in range(len(x.energy)):
-        n, m = _find_kept(x, r, b, chunk, kept)
-        a, da, common, d_common = x.signals[r], x.da[b, r], x.common[r], x.d_common[b, r]
-        da[:], d_common[:] = 0, 0
-        for k in range(n):
-            h = answers[k]
-            copy(h, common)
-            add(h, bias.target[kept[0, k]])
-            add_row(a[:d], weight.target[kept[0, k]], h, 0)
-        for k in range(m):
-            h = answers[kept[2, k]]
-            add(h, bias.private[kept[1, k]])
-            add_row(a[:d], weight.private[kept[1, k]], h, 0)
-        gelu_and_product(answers[:n].reshape(-1), y)
-        for k in range(n):
-            h, v = answers[k], kept[0, k]
-            for o in range(d):
-                h[o] *= x.energy[r, v]
-            add(d_common, h)
-            _learn_one(weight.target[v], d_weight.target[v], d_bias.target[v], a, h, da)
-        for k in range(m):
-            h, e = answers[kept[2, k]], kept[1, k]
-            _learn_one(weight.private[e], d_weight.private[e], d_bias.private[e], a, h, da)
-
-
-@kernel(parallel=True)
-def learn_kept(
-    weight: Parts, bias: Parts, d_weight: Parts, d_bias: Parts, x: Apart, room: Room, chunk: int
-) -> None:
-    """As `learn_targets`, of the targets that rounding keeps."""
-    for b in prange(BINS):
-        _learn_kept(weight, bias, d_weight, d_bias, x, room, chunk, np.int64(b))
 
 
 # ------------------------------------------------------------------------------------- by position

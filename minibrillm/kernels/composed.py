@@ -3,8 +3,8 @@
 This is how it goes where few nodes compete, or many positions stand at each. Sources do not depend
 on each other, so bins of them run in parallel.
 
-An *edge* here is a matrix of d + 1 rows: the weight, and last the bias; a *signal* has a last number
-1 that meets it. With a lane for each of the K targets that compete an edge is (d + 1, d K).
+An *edge* here is a matrix of d + 1 rows: the weight, and last the bias; a *signal* has d + 1
+numbers, the last one 1. With a lane for each of K targets an edge is (d + 1, d K).
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ class Room(NamedTuple):
     columns: Array  # (threads, 3 K)
 
 
-def room_for(d: int, n_columns: int) -> Room:
-    """Sizes of a `Room`."""
+def sizes_of_room(d: int, n_columns: int) -> tuple[int, ...]:
+    """How much memory of each kind one thread needs, for sources with up to so many columns."""
     size = d * n_columns
-    return Room((d + 1) * size, (d + 1) * size, ROWS * size, size, 3 * n_columns)  # type: ignore[arg-type]
+    return (d + 1) * size, (d + 1) * size, ROWS * size, size, 3 * n_columns
 
 
 # Where edges are shared there is no source part, and the shared edge is the last lane.
@@ -63,8 +63,8 @@ def _compose_row(
 ) -> None:
     """One row (d K,) of the edges that leave a source: axon + dendrite + synapse (eq. 3).
 
-    ``source`` (1, d) or (0, d), ``shared`` (d,), ``own`` (E, d) those of private edges, whose targets
-    are ``mine``; ``its`` (d V,) those of all targets.
+    ``source`` (1, d) or (0, d), ``shared`` (d,), ``own`` (E, d) the private edges, whose targets
+    are ``mine``, ``its`` (d V,) the dendrites.
     """
     d = shared.size
     k = out.size // d
@@ -110,7 +110,7 @@ def _compete_block(
     first: int, last: int,
 ) -> None:  # fmt: skip
     """Positions first … last - 1 of one source: answers, losses, and the way back (eq. 4-13)."""
-    n, k, d, learns = last - first, columns.shape[1], len(edge) - 1, len(work.d_signals) > 0
+    n, d, learns = last - first, len(edge) - 1, len(work.d_signals) > 0
     a, h = work.signals[first:last], h[:n]
     energy, logs, scale = columns[0], columns[1], columns[2]
     for r in range(n):
@@ -173,15 +173,6 @@ def compete_composed(
     for b in prange(BINS):
         for g in range(work.bin_start[b], work.bin_start[b + 1]):
             _compete_at(
-                weight,
-                bias,
-                d_weight,
-                d_bias,
-                lanes,
-                d_lanes[b],
-                work,
-                case,
-                weights,
-                room,
+                weight, bias, d_weight, d_bias, lanes, d_lanes[b], work, case, weights, room,
                 np.int64(g),
-            )
+            )  # fmt: skip

@@ -59,13 +59,14 @@ LOCATORS = (InFolderOfUser, BesideSource, InHome)
 
 @contextmanager
 def _our_locators() -> Iterator[None]:
-    before = numba.config.CACHE_LOCATOR_CLASSES
+    config: Any = numba.config
+    before = config.CACHE_LOCATOR_CLASSES
     names = (f"{__name__}.{locator.__name__}" for locator in LOCATORS)
-    numba.config.CACHE_LOCATOR_CLASSES = ",".join(names)
+    config.CACHE_LOCATOR_CLASSES = ",".join(names)
     try:
         yield
     finally:
-        numba.config.CACHE_LOCATOR_CLASSES = before
+        config.CACHE_LOCATOR_CLASSES = before
 
 
 def inlined(*, exact: bool = False) -> Callable[[Function], Function]:
@@ -75,13 +76,13 @@ def inlined(*, exact: bool = False) -> Callable[[Function], Function]:
     the copy that was optimised with its caller, and the two differ in their last bits. ``exact``
     sums are added up in the order in which they are written.
     """
-    flags = False if exact else _FLAGS
-    return numba.njit(error_model="numpy", fastmath=flags, forceinline=True)
+    options: dict[str, Any] = {"error_model": "numpy", "fastmath": False if exact else _FLAGS}
+    return numba.njit(forceinline=True, **options)
 
 
 def kernel(*, parallel: bool = False) -> Callable[[Function], Function]:
     """A function that Python calls, kept on disk where the machine has a place for it."""
-    options = {"error_model": "numpy", "fastmath": _FLAGS, "parallel": parallel}
+    options: dict[str, Any] = {"error_model": "numpy", "fastmath": _FLAGS, "parallel": parallel}
 
     def decorate(function: Function) -> Function:
         try:

@@ -2,8 +2,8 @@
 
 Where K targets compete, the numbers of each are not kept together, (K, d), but those of a kind
 are: (d, K). Every loop then runs along K lanes, long, contiguous and without a branch, and the
-compiler makes vector instructions of it. A weight (K, d, d) becomes (d, d K), so that the answers of
-all targets to a signal are one product, a (d,) times (d, d K).
+compiler makes vector instructions of it. Weights (K, d, d) become one matrix (d, d K), so that the
+answers of all targets to a signal are one product, a (d,) times (d, d K).
 """
 
 from __future__ import annotations

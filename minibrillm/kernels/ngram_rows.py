@@ -105,7 +105,8 @@ def _ngram_row(g: _Ngrams, context: Array, truth: int, p: Array) -> int:
         before = context[k - 1] if k > 0 else 0
         here = g.contexts_at[k] + before
         total, taken = g.total[here], g.taken[here]
-        count, true_share = 0, 0.0
+        count: Any = 0
+        true_share = 0.0
         if loses:
             place = _after(g, k, before, truth)
             if place >= 0:
@@ -207,8 +208,11 @@ def prior_rows(
     rows = _Rows(
         np.ascontiguousarray(tokens[:, last]).reshape(-1),
         np.ascontiguousarray(contexts[:, last]).reshape(-1, contexts_of),
-        *(truth, trust, scratch("p", (numba.get_num_threads(), 2, v), dtype)),
-        *(np.empty((m, v), dtype) for _ in range(2)),
+        truth,
+        trust,
+        scratch("p", (numba.get_num_threads(), 2, v), dtype),
+        np.empty((m, v), dtype),
+        np.empty((m, v), dtype),
         np.empty(m, np.int64),
     )
     # As in generation, one row: nothing to run in parallel, nor to compile for it.

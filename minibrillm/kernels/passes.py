@@ -16,6 +16,7 @@ from minibrillm.kernels import apart, composed
 from minibrillm.kernels.everyone import Everyone, energies_at_all, energies_at_one
 from minibrillm.kernels.jit import cache_path, one_at_a_time
 from minibrillm.kernels.judge import Case, Weights
+from minibrillm.kernels.kept import learn_kept
 from minibrillm.kernels.lanes import ROWS
 from minibrillm.kernels.path import (
     Backward,
@@ -157,10 +158,9 @@ _LOG_COLUMNS: WeakKeyDictionary[TokenGraph, Array] = WeakKeyDictionary()
 
 def column_weights(graph: TokenGraph, config: ModelConfig) -> Weights:
     """What the columns at each source weigh; those of a class are found once for a graph."""
-    n, prior = graph.n_nodes, graph.prior
     if config.edge_kind.has_class:
         if graph not in _LOG_COLUMNS:
-            rows = [config.edge_kind.log_weights(graph, u) for u in range(n)]
+            rows = [config.edge_kind.log_weights(graph, u) for u in range(graph.n_nodes)]
             _LOG_COLUMNS[graph] = np.concatenate(rows)
         none = np.zeros(0, np.int64)
         return Weights(none, none, np.zeros(0), np.zeros(0), np.zeros(0), _LOG_COLUMNS[graph])
@@ -285,11 +285,10 @@ def _compete_composed(
     d = d_signals.shape[1]
     n_targets, learns = len(weight.target), len(d_signals) > 0
     most = n_targets if len(weight.source) else int(graph.out_degree.max()) + 1
-    room = composed.Room(
-        *(
-            scratch(name, (threads, size), dtype)
-            for name, size in composed.room_for(d, most)._asdict().items()
-        )
+    sizes = composed.sizes_of_room(d, most)
+    names = composed.Room._fields
+    room = composed.Room._make(
+        scratch(name, (threads, size), dtype) for name, size in zip(names, sizes, strict=True)
     )
     lanes = scratch("lanes", (d + 1, d, n_targets), dtype)
     lanes[:d], lanes[d] = np.moveaxis(weight.target, 0, -1), bias.target.T
@@ -324,7 +323,8 @@ def _compete_apart(
     chunk = -(-v // (BINS * -(-v // (BINS * apart.CHUNK))))  # all bins have as many targets
     size = d * chunk
     room = apart.Room(
-        *(scratch(name, (threads, 2, (d + 1) * size), dtype) for name in ("lanes", "d_lanes")),
+        scratch("lanes", (threads, 2, (d + 1) * size), dtype),
+        scratch("d_lanes", (threads, 2, (d + 1) * size), dtype),
         scratch("h", (threads, max((ROWS + 1) * size, 2 * d * (v // BINS + chunk))), dtype),
         scratch("columns", (threads, 2 * v), dtype),
     )
@@ -353,7 +353,7 @@ def _compete_apart(
         apart.hear_targets(*edges, x, room, chunk)
         apart.judge_positions(x, part, weights, room)
         if learns:
-            learn = apart.learn_kept if len(part.draws) else apart.learn_targets
+            learn = learn_kept if len(part.draws) else apart.learn_targets
             learn(*edges, *d_edges, x, room, chunk)
             apart.learn_sources(edges[0], *d_edges, x)
 

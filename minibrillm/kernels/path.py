@@ -20,12 +20,8 @@ from minibrillm.kernels.jit import inlined, kernel
 from minibrillm.kernels.products import (
     add,
     add_product,
-    add_row_dots_of_one,
-    add_row_dots_of_three,
-    add_row_dots_of_two,
-    add_row_of_one,
-    add_row_of_three,
-    add_row_of_two,
+    add_row,
+    add_row_dots,
     copy,
     dot,
 )
@@ -106,18 +102,6 @@ class Forward(NamedTuple):
 
 
 @inlined()
-def _hear_edge(weight: Parts, part: Array, a: Array, h: Array) -> None:
-    """h (d,) += a (d,) W, with the sum of its parts for W (eq. 3-4)."""
-    u, v, e = part
-    if u < 0:  # one part alone
-        add_row_of_one(a, weight.target[v] if e < 0 else weight.private[e], h)
-    elif e < 0:
-        add_row_of_two(a, weight.source[u], weight.target[v], h)
-    else:
-        add_row_of_three(a, weight.source[u], weight.target[v], weight.private[e], h)
-
-
-@inlined()
 def _stream_forward(weight: Parts, bias: Parts, steps: Steps, f: Forward, b: int) -> None:
     acc, one = f.acc[b], steps.gain.dtype.type(1)
     for i in range(len(steps.gain)):
@@ -126,7 +110,7 @@ def _stream_forward(weight: Parts, bias: Parts, steps: Steps, f: Forward, b: int
         for kind in range(3):
             if part[kind] >= 0:
                 add(h, bias[kind][part[kind]])
-        _hear_edge(weight, part, a, h)
+                add_row(a, weight[kind][part[kind]], h, 0)  # eq. 3-4
         square = h.dtype.type(0)
         for o in range(h.size):
             cdf, _ = normal(h[o])
@@ -171,18 +155,6 @@ class Backward(NamedTuple):
 
 
 @inlined()
-def _send_back(weight: Parts, part: Array, dh: Array, da: Array) -> None:
-    """da (d,) += dh (d,) Wᵀ, likewise."""
-    u, v, e = part
-    if u < 0:
-        add_row_dots_of_one(dh, weight.target[v] if e < 0 else weight.private[e], da)
-    elif e < 0:
-        add_row_dots_of_two(dh, weight.source[u], weight.target[v], da)
-    else:
-        add_row_dots_of_three(dh, weight.source[u], weight.target[v], weight.private[e], da)
-
-
-@inlined()
 def _stream_backward(weight: Parts, steps: Steps, f: Backward, b: int) -> None:
     d_acc, one = f.d_acc[b], steps.gain.dtype.type(1)
     for i in range(len(steps.gain) - 1, -1, -1):
@@ -200,7 +172,9 @@ def _stream_backward(weight: Parts, steps: Steps, f: Backward, b: int) -> None:
         f.d_log_bound[b, i] = gain * along * q * q * square  # eq. 15
         for o in range(h.size):
             dh[o] *= gain * q * (d_acc[o] - along * s[o])  # eq. 14-15
-        _send_back(weight, steps.part[b, i], dh, da)  # eq. 16
+        for kind in range(3):
+            if steps.part[b, i, kind] >= 0:
+                add_row_dots(dh, weight[kind][steps.part[b, i, kind]], da, 0)  # eq. 16
         if i > 0:
             for o in range(h.size):
                 d_acc[o] = keep[o] * d_acc[o] + da[o] / z[o]  # eq. 14

@@ -114,66 +114,6 @@ def add_row_dots(h: Array, w: Array, a: Array, low: int) -> None:
         a[k] += dot(h, w[k, low:high])
 
 
-# The edge of a path is a sum of parts, each a matrix (k, m): one term of all parts at a time.
-
-
-@inlined()
-def add_row_of_one(a: Array, u: Array, h: Array) -> None:
-    """h (m,) += a (k,) u"""
-    for k in range(a.size):
-        x, one = a[k], u[k]
-        for j in range(h.size):
-            h[j] += x * one[j]
-
-
-@inlined()
-def add_row_of_two(a: Array, u: Array, v: Array, h: Array) -> None:
-    """h (m,) += a (k,) (u + v)"""
-    for k in range(a.size):
-        x, one, two = a[k], u[k], v[k]
-        for j in range(h.size):
-            h[j] += x * (one[j] + two[j])
-
-
-@inlined()
-def add_row_of_three(a: Array, u: Array, v: Array, w: Array, h: Array) -> None:
-    """h (m,) += a (k,) (u + v + w)"""
-    for k in range(a.size):
-        x, one, two, three = a[k], u[k], v[k], w[k]
-        for j in range(h.size):
-            h[j] += x * (one[j] + two[j] + three[j])
-
-
-@inlined()
-def add_row_dots_of_one(h: Array, u: Array, a: Array) -> None:
-    """a (k,) += h (m,) uᵀ"""
-    for k in range(a.size):
-        total, one = a[k], u[k]
-        for j in range(h.size):
-            total += h[j] * one[j]
-        a[k] = total
-
-
-@inlined()
-def add_row_dots_of_two(h: Array, u: Array, v: Array, a: Array) -> None:
-    """a (k,) += h (m,) (u + v)ᵀ"""
-    for k in range(a.size):
-        total, one, two = a[k], u[k], v[k]
-        for j in range(h.size):
-            total += h[j] * (one[j] + two[j])
-        a[k] = total
-
-
-@inlined()
-def add_row_dots_of_three(h: Array, u: Array, v: Array, w: Array, a: Array) -> None:
-    """a (k,) += h (m,) (u + v + w)ᵀ"""
-    for k in range(a.size):
-        total, one, two, three = a[k], u[k], v[k], w[k]
-        for j in range(h.size):
-            total += h[j] * (one[j] + two[j] + three[j])
-        a[k] = total
-
-
 @inlined()
 def _add_four(a: Array, k: int, a0: Any, a1: Any, a2: Any, a3: Any) -> None:
     a[k] += a0
