@@ -22,7 +22,7 @@ class Groups(NamedTuple):
 
 
 def group_by(labels: Array) -> Groups:
-    """Group the flat places of ``labels`` (integers, any shape) by value; negative ones stay out."""
+    """Group flat places of ``labels`` (integers of any shape) by value; negative ones stay out."""
     flat = labels.ravel()
     # A radix sort serves 16-bit integers: several times faster, the same result.
     small = flat.size > 0 and flat.max() < 2**16 - 1
