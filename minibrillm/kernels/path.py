@@ -22,6 +22,8 @@ from minibrillm.kernels.products import (
     add_product,
     add_row,
     add_row_dots,
+    add_row_dots_of_three,
+    add_row_of_three,
     copy,
     dot,
 )
@@ -102,6 +104,18 @@ class Forward(NamedTuple):
 
 
 @inlined()
+def _hear_edge(weight: Parts, part: Array, a: Array, h: Array) -> None:
+    """h (d,) += a (d,) W, W the sum of its parts (eq. 3-4)."""
+    u, v, e = part
+    if u >= 0 and e >= 0:  # in one sweep, for most edges have all three
+        add_row_of_three(a, weight.source[u], weight.target[v], weight.private[e], h)
+        return
+    for kind in range(3):
+        if part[kind] >= 0:
+            add_row(a, weight[kind][part[kind]], h, 0)
+
+
+@inlined()
 def _stream_forward(weight: Parts, bias: Parts, steps: Steps, f: Forward, b: int) -> None:
     acc, one = f.acc[b], steps.gain.dtype.type(1)
     for i in range(len(steps.gain)):
@@ -110,7 +124,7 @@ def _stream_forward(weight: Parts, bias: Parts, steps: Steps, f: Forward, b: int
         for kind in range(3):
             if part[kind] >= 0:
                 add(h, bias[kind][part[kind]])
-                add_row(a, weight[kind][part[kind]], h, 0)  # eq. 3-4
+        _hear_edge(weight, part, a, h)
         square = h.dtype.type(0)
         for o in range(h.size):
             cdf, _ = normal(h[o])
@@ -155,6 +169,18 @@ class Backward(NamedTuple):
 
 
 @inlined()
+def _send_back(weight: Parts, part: Array, dh: Array, da: Array) -> None:
+    """da (d,) += dh (d,) Wᵀ, likewise (eq. 16)."""
+    u, v, e = part
+    if u >= 0 and e >= 0:
+        add_row_dots_of_three(dh, weight.source[u], weight.target[v], weight.private[e], da)
+        return
+    for kind in range(3):
+        if part[kind] >= 0:
+            add_row_dots(dh, weight[kind][part[kind]], da, 0)
+
+
+@inlined()
 def _stream_backward(weight: Parts, steps: Steps, f: Backward, b: int) -> None:
     d_acc, one = f.d_acc[b], steps.gain.dtype.type(1)
     for i in range(len(steps.gain) - 1, -1, -1):
@@ -172,9 +198,7 @@ def _stream_backward(weight: Parts, steps: Steps, f: Backward, b: int) -> None:
         f.d_log_bound[b, i] = gain * along * q * q * square  # eq. 15
         for o in range(h.size):
             dh[o] *= gain * q * (d_acc[o] - along * s[o])  # eq. 14-15
-        for kind in range(3):
-            if steps.part[b, i, kind] >= 0:
-                add_row_dots(dh, weight[kind][steps.part[b, i, kind]], da, 0)  # eq. 16
+        _send_back(weight, steps.part[b, i], dh, da)
         if i > 0:
             for o in range(h.size):
                 d_acc[o] = keep[o] * d_acc[o] + da[o] / z[o]  # eq. 14

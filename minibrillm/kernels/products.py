@@ -115,6 +115,25 @@ def add_row_dots(h: Array, w: Array, a: Array, low: int) -> None:
 
 
 @inlined()
+def add_row_of_three(a: Array, u: Array, v: Array, w: Array, h: Array) -> None:
+    """h (m,) += a (k,) (u + v + w), all (k, m)"""
+    for k in range(a.size):
+        x, one, two, three = a[k], u[k], v[k], w[k]
+        for j in range(h.size):
+            h[j] += x * (one[j] + two[j] + three[j])
+
+
+@inlined()
+def add_row_dots_of_three(h: Array, u: Array, v: Array, w: Array, a: Array) -> None:
+    """a (k,) += h (m,) (u + v + w)ᵀ, all (k, m)"""
+    for k in range(a.size):
+        total, one, two, three = a[k], u[k], v[k], w[k]
+        for j in range(h.size):
+            total += h[j] * (one[j] + two[j] + three[j])
+        a[k] = total
+
+
+@inlined()
 def _add_four(a: Array, k: int, a0: Any, a1: Any, a2: Any, a3: Any) -> None:
     a[k] += a0
     a[k + 1] += a1
