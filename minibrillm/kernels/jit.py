@@ -23,7 +23,7 @@ Function = Callable[..., Any]
 
 # Sums may be re-ordered and fused so that loops vectorise; NaN and infinity keep their meaning.
 _FLAGS = {"contract", "reassoc", "nsz"}
-INLINED: dict[str, Any] = {"forceinline": True, "error_model": "numpy", "fastmath": _FLAGS}
+INLINED: Any = {"forceinline": True, "error_model": "numpy", "fastmath": _FLAGS}
 
 
 @functools.cache
