@@ -51,8 +51,9 @@ def path_forward(model: Network, tokens: Array, state: State | None = None) -> P
     without it they begin there.
     """
     config, (n_streams, n) = model.config, tokens[:, 1:].shape
-    fresh, start = start_state(model, tokens[:, 0])
-    state = fresh if state is None else state
+    start = np.empty((0, config.d_node))  # of no use on a path that goes on
+    if state is None:
+        state, start = start_state(model, tokens[:, 0])
     schedule = config.memory_kind.schedule(model.parameters, n, state)
     bound = bound_of(model.parameters)
     incoming = np.empty((n_streams, n, config.d_node), schedule.gain.dtype)
@@ -84,9 +85,7 @@ def path_backward(model: Network, tokens: Array, path: Path, competition: Compet
     keep, gain, z = path.schedule.keep, path.schedule.gain, path.schedule.normaliser
     gradients, bound = competition.gradients, bound_of(model.parameters)
     d_keep, d_gain, da_times_a = np.zeros_like(keep), np.zeros_like(gain), np.zeros_like(keep)
-    d_acc = np.zeros_like(
-        path.start_pre_activation
-    )  # dacc_{i+1}, (B, d); the last signal reaches nothing
+    d_acc = np.zeros_like(path.final.incoming)  # dacc_{i+1}, (B, d); nothing comes after the last
     for i in reversed(range(n)):
         u, v = tokens[:, i], tokens[:, i + 1]
         a, s, h = path.incoming[:, i], path.signal[:, i], path.pre_activation[:, i]  # (B, d)

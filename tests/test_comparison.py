@@ -175,7 +175,7 @@ def test_texts_that_are_none(minibrillm: Command, tmp_path: Path) -> None:
 
 
 def test_without_torch(minibrillm: Command, text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in sys.modules if name.startswith("minibrillm.rivals")]:
+    for name in [name for name in sys.modules if name.startswith("minibrillm.rivals.")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "torch", None)  # as if it were not installed
     is_refused(minibrillm("compare", text), 'pip install "minibrillm[torch]"')

@@ -128,17 +128,17 @@ def _time_with_parts(
 def _in_parts(trainer: Trainer, times: list[Array]) -> Side:
     """A training step that keeps the seconds of its parts, in the order of `_PARTS`."""
     learner, config, ops = trainer.learner, trainer.config, trainer.learner.operations
-    arguments = learner.parameters, learner.graph, learner.config
 
     def step() -> None:
         marks = [time.perf_counter()]
         tokens = trainer.windows.draw(config.batch_size, trainer.rng).tokens
         marks.append(time.perf_counter())
-        path = ops.path_forward(*arguments, tokens)
+        path = ops.path_forward(learner, tokens)
         marks.append(time.perf_counter())
-        found = ops.compete(*arguments, tokens, path.incoming)
+        share = np.full(tokens[:, 1:].shape, 1 / tokens[:, 1:].size)
+        found = ops.compete(learner, tokens, path, share=share)
         marks.append(time.perf_counter())
-        gradients = ops.path_backward(*arguments, tokens, path, found)
+        gradients = ops.path_backward(learner, tokens, path, found)
         marks.append(time.perf_counter())
         trainer.optimiser.update(gradients, trainer.step + 1, config.learning_rate)
         times.append(np.diff([*marks, time.perf_counter()]))

@@ -27,6 +27,27 @@ class Everyone(NamedTuple):
 
 
 @inlined()
+def _multiply(signals: Array, w: Array, products: Array, d: int) -> None:
+    """a (d,) w (d, d) in the first row of ``products``; flat arrays (d²,).
+
+    ``signals`` holds each number of a d times.
+
+    For one signal d is short, and a loop over it costs more to begin than to run. So all d²
+    products are found in one loop, and the upper half of their rows is added to the lower one,
+    until one row is left.
+    """
+    for j in range(w.size):
+        products[j] = signals[j] * w[j]
+    rows = d
+    while rows > 1:
+        half = rows // 2
+        upper = products[(rows - half) * d : rows * d]
+        for j in range(upper.size):
+            products[j] += upper[j]
+        rows -= half
+
+
+@inlined()
 def _energies_at(weight: Parts, bias: Parts, x: Everyone, r: int) -> None:
     a, u, energy, three_part = x.signals[r], x.source[r], x.energy[r], len(weight.source) > 0
     common, h = x.encoding[r].copy(), np.empty((energy.size, a.size), a.dtype)
@@ -35,11 +56,13 @@ def _energies_at(weight: Parts, bias: Parts, x: Everyone, r: int) -> None:
     if three_part:
         add(common, bias.source[at])
         add_row(a, weight.source[at], common, 0)
+    signals, flat = np.repeat(a, a.size), weight.target.reshape(-1)
+    size, products = signals.size, np.empty_like(signals)
     for v in range(energy.size if three_part else 1):  # or the one that all others share
         its, row = bias.target[v], h[v]
+        _multiply(signals, flat[v * size : (v + 1) * size], products, a.size)
         for o in range(row.size):
-            row[o] = common[o] + its[o]
-        add_row(a, weight.target[v], h[v], 0)
+            row[o] = products[o] + common[o] + its[o]
     shared = h[0].copy()
     for v in range(0 if three_part else energy.size):
         copy(h[v], shared)

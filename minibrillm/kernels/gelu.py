@@ -9,7 +9,7 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from minibrillm.kernels.jit import Function, inlined
+from minibrillm.kernels.jit import INLINED, Function, inlined
 
 Array = np.ndarray
 
@@ -23,7 +23,7 @@ def _by_precision(single: Function, double: Function) -> Function:
     def function(x: Any) -> Any:
         return double(x)  # without the compiler; compiled, what follows takes its place
 
-    @overload(function, inline="always")
+    @overload(function, jit_options=INLINED)
     def choose(x: Any) -> Function:
         return single if x == types.float32 else double
 

@@ -23,6 +23,7 @@ Function = Callable[..., Any]
 
 # Sums may be re-ordered and fused so that loops vectorise; NaN and infinity keep their meaning.
 _FLAGS = {"contract", "reassoc", "nsz"}
+INLINED: Any = {"forceinline": True, "error_model": "numpy", "fastmath": _FLAGS}
 
 
 @functools.cache
@@ -76,8 +77,7 @@ def inlined(*, exact: bool = False) -> Callable[[Function], Function]:
     the copy that was optimised with its caller, and the two differ in their last bits. ``exact``
     sums are added up in the order in which they are written.
     """
-    options: dict[str, Any] = {"error_model": "numpy", "fastmath": False if exact else _FLAGS}
-    return numba.njit(forceinline=True, **options)
+    return numba.njit(**(INLINED | {"fastmath": False}) if exact else INLINED)
 
 
 def kernel(*, parallel: bool = False) -> Callable[[Function], Function]:

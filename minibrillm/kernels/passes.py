@@ -79,8 +79,9 @@ def path_forward(model: Network, tokens: Array, state: State | None = None) -> P
     """As `minibrillm.reference.path_forward`."""
     parameters, graph, config = model.parameters, model.graph, model.config
     (n_streams, n), d = tokens[:, 1:].shape, config.d_node
-    fresh, start = start_state(model, tokens[:, 0])
-    state = fresh if state is None else state
+    start = np.empty((0, d))  # of no use on a path that goes on
+    if state is None:
+        state, start = start_state(model, tokens[:, 0])
     dtype, first = state.incoming.dtype, state.position
     schedule = config.memory_kind.schedule(parameters, n, state)
     incoming = np.empty((n_streams, n + 1, d), dtype)
