@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from minibrillm.checks import UserError
-from minibrillm.cli.options import Field, Kind, VocabSize
+from minibrillm.cli.options import Encoding, Field, Kind, VocabSize
 from minibrillm.cli.terminal import notice, say, stopping
 
 if TYPE_CHECKING:
     from minibrillm.judging import Comparison, Task
+    from minibrillm.text import Corpus
 
 Minutes = Annotated[float, typer.Option(help="Of training, for each model.")]
 Seeds = Annotated[int, typer.Option(help="Train each so often, from different weights.")]
@@ -28,6 +29,7 @@ JsonFile = Annotated[Path | None, typer.Option("--json", help="Write everything 
 def compare(
     text: Annotated[Path, typer.Argument(help="Text to compare on, as for train.")],
     field: Field = None,
+    encoding: Encoding = None,
     minutes: Minutes = 1.0,
     seeds: Seeds = 1,
     seed: FirstSeed = 0,
@@ -57,7 +59,8 @@ def compare(
 
     names = only or judging.CONTENDERS
     judging.check(names, grid)
-    task = _task(text, field, minutes, range(seed, seed + seeds), tokenizer, vocab_size)
+    corpus = _corpus(text, field, encoding)
+    task = _task(corpus, minutes, range(seed, seed + seeds), tokenizer, vocab_size)
     _check_writable(json_file)
     _check_drawable(plot)
     with stopping():
@@ -70,6 +73,7 @@ def compare(
 def ablate(
     text: Annotated[Path, typer.Argument(help="Text to train on, as for train.")],
     field: Field = None,
+    encoding: Encoding = None,
     minutes: Minutes = 1.0,
     seeds: Seeds = 1,
     seed: FirstSeed = 0,
@@ -82,16 +86,22 @@ def ablate(
     """
     from minibrillm.judging import ablate as climb
 
-    task = _task(text, field, minutes, range(seed, seed + seeds), "characters", vocab_size)
+    corpus = _corpus(text, field, encoding)
+    task = _task(corpus, minutes, range(seed, seed + seeds), "characters", vocab_size)
     _check_writable(json_file)
     with stopping():
         result = climb(task, notice, _tell_newest(text, json_file))
     say(result.table())
 
 
+def _corpus(text: Path, field: str | None, encoding: str | None) -> Corpus:
+    from minibrillm.text import locate, read_corpus
+
+    return read_corpus(locate(text), field, encoding)
+
+
 def _task(
-    text: Path,
-    field: str | None,
+    corpus: Corpus,
     minutes: float,
     seeds: range,
     tokenizer: str,
@@ -100,15 +110,13 @@ def _task(
     """What several models are to be trained on; refuses what is impossible."""
     from minibrillm.config import TrainConfig
     from minibrillm.judging import Task, three_parts
-    from minibrillm.text import locate, read_corpus
 
     TrainConfig(minutes=minutes, seed=seeds.start)
     if math.isinf(minutes):
         raise UserError("--minutes is inf: nothing would ever be compared")
     if len(seeds) < 1:
         raise UserError(f"--seeds is {seeds.stop - seeds.start}; expected at least 1")
-    parts = three_parts(read_corpus(locate(text), field))
-    return Task.of(parts, minutes, seeds, tokenizer, vocab_size)
+    return Task.of(three_parts(corpus), minutes, seeds, tokenizer, vocab_size)
 
 
 def _tell_newest(text: Path, json_file: Path | None) -> Callable[[Comparison], None]:

@@ -1,55 +1,154 @@
-"""Bytes of a file to text: UTF-8 or GB18030, found out without being told."""
+"""Bytes of a file to text: UTF-8, GB18030, or what a byte-order mark says, found out by itself."""
 
 from __future__ import annotations
 
 import codecs
+import reprlib
 
 from minibrillm.checks import UserError
 
+_MARKS = {  # UTF-32 first: its mark begins with that of UTF-16
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+_BINARY = {
+    b"%PDF-": "a PDF",
+    b"{\\rtf": "RTF",
+    b"PK\x03\x04": "a zip archive, or a .docx or .epub",
+    b"\xd0\xcf\x11\xe0": "an old Office document",
+    b"\x1f\x8b": "packed with gzip",
+    b"BZh91AY&SY": "packed with bzip2",
+    b"\xfd7zXZ": "packed with xz",
+    b"\x28\xb5\x2f\xfd": "packed with zstd",
+}
 
-def decode_text(data: bytes, name: str = "the text") -> str:
-    """Text of the bytes of a file: UTF-8 (with or without byte-order mark) or GB18030.
+
+def decode_text(data: bytes, name: str = "the text", encoding: str | None = None) -> str:
+    """Text of the bytes of a file, in UTF-8 or GB18030, or as its byte-order mark says.
 
     GB18030 (and GBK, GB2312 within it) is taken only where the bytes are no UTF-8 and what is not
     ASCII reads as the usual characters and punctuation of Chinese, the most frequent ones among
-    them: other encodings often decode as it without an error. Line ends become newlines.
+    them: other encodings often decode as it without an error. The mark goes, line ends (CR LF, or
+    CR alone) become newlines.
+
+    Parameters
+    ----------
+    data : bytes
+    name : str
+        What messages call it.
+    encoding : str, optional
+        Any that Python knows, such as "big5"; then nothing is guessed.
 
     Raises
     ------
     UserError
-        No bytes, or bytes that are neither.
+        A binary file, or bytes that are not, or not for certain, in such an encoding.
     """
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise UserError(f"{name} is UTF-16; convert it to UTF-8")
-    if b"\0" in data:
-        raise UserError(f"{name} is a binary file; expected text in UTF-8 or GB18030")
+    for start, what in _BINARY.items():
+        if data.startswith(start):
+            raise UserError(f"{name} is a binary file ({what}); unpack it or save it as plain text")
+    if encoding is None:
+        encoding = next((e for mark, e in _MARKS.items() if data.startswith(mark)), None)
+    text = _found_out(data, name) if encoding is None else _decode(data, name, encoding)
+    if "\0" in text:
+        raise _binary(name)
+    return newlines(text.removeprefix("\ufeff"))
+
+
+def newlines(text: str) -> str:
+    """The text with CR LF, and CR alone, as newlines."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _decode(data: bytes, name: str, encoding: str) -> str:
     try:
-        text = data.decode("utf-8-sig")
+        return data.decode(encoding)
     except UnicodeDecodeError as error:
-        found = _decode_gb18030(data)
-        if found is None:
-            raise UserError(
-                f"{name} is neither UTF-8 text (byte {error.start} does not fit) nor GB18030; "
-                "convert it to UTF-8"
-            ) from None
-        text = found
-    if not text:
-        raise UserError(f"{name} is empty; it takes some text to learn from")
-    return text.replace("\r\n", "\n")
+        line = data.count(b"\n", 0, error.start) + 1
+        where = f"byte {error.start}, line {line}"
+        raise UserError(f"{name} is not {encoding} throughout ({where} does not fit)") from None
+    except (LookupError, ValueError, TypeError):
+        raise UserError(
+            f"encoding is {reprlib.repr(encoding)}, which Python does not know; expected one such "
+            "as utf-8, gb18030, big5, shift_jis, cp1252, utf-16"
+        ) from None
 
 
-def _decode_gb18030(data: bytes) -> str | None:
-    """The text, if the bytes are GB18030 beyond reasonable doubt."""
+def _found_out(data: bytes, name: str) -> str:
     try:
-        text = data.decode("gb18030")
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        place = error.start
+    if b"\0" in data:
+        raise _binary(name)
+    gb18030 = _decoded(data, "gb18030")
+    if gb18030 is not None and _is_chinese(gb18030):
+        return gb18030
+    if _is_mostly_utf8(data):
+        line = data.count(b"\n", 0, place) + 1
+        raise UserError(
+            f"{name} is UTF-8 but for some bytes (the first is byte {place}, in line {line}): it "
+            "is damaged, cut short or put together from several; mend that line"
+        )
+    no_utf8 = f"{name} is no UTF-8 text (byte {place} does not fit)"
+    may_be = _suggestions(data, place)
+    if not may_be:
+        raise UserError(f"{no_utf8} and nothing else that is known; convert it to UTF-8")
+    shown = " or ".join(f"{encoding} ({start!r})" for encoding, start in may_be.items())
+    raise UserError(
+        f"{no_utf8}, and it is not certain what it is, perhaps {shown}; say it with "
+        f"encoding='{next(iter(may_be))}', or convert it to UTF-8"
+    )
+
+
+def _binary(name: str) -> UserError:
+    return UserError(
+        f"{name} is a binary file, it holds NUL characters; expected text (if it is UTF-16 without "
+        "a byte-order mark, say so with encoding='utf-16-le')"
+    )
+
+
+def _decoded(data: bytes, encoding: str) -> str | None:
+    try:
+        return data.decode(encoding)
     except UnicodeDecodeError:
         return None
+
+
+def _is_mostly_utf8(data: bytes) -> bool:
+    """Whether hardly anything that is not ASCII is no UTF-8."""
+    foreign = [c for c in data.decode("utf-8", "replace") if not c.isascii()]
+    return foreign.count("\ufffd") < 0.3 * len(foreign)
+
+
+def _is_chinese(text: str) -> bool:
+    """Whether a text decoded as GB18030 is that beyond reasonable doubt."""
     foreign = "".join(c for c in text if not c.isascii())
     pairs = foreign.encode("gb2312", errors="ignore")  # GB2312 has two bytes a character
     # Rows 1-9 are signs, 16-55 the 3,755 characters of level 1, 56-87 the rarer ones.
     usual = sum(first < 0xD8 for first in pairs[::2])
     frequent = sum(c in _FREQUENT for c in foreign)
-    return text if usual > 0.8 * len(foreign) and frequent > 0.05 * len(foreign) else None
+    return usual > 0.8 * len(foreign) and frequent > 0.05 * len(foreign)
+
+
+def _suggestions(data: bytes, place: int) -> dict[str, str]:
+    """Encodings to try, and how the text around a byte reads in each; GB18030 goes first."""
+    import charset_normalizer  # only here: most files are UTF-8
+
+    begin = data.rfind(b"\n", 0, place) + 1
+    part = data[max(begin, place - 100) : place + 10_000]
+    likely = [match.encoding for match in charset_normalizer.from_bytes(part)]
+    likely = sorted(likely, key=lambda encoding: encoding != "gb18030")[:2]
+    found = {}
+    for encoding in likely or ["gb18030"]:
+        if _decoded(data, encoding) is not None:
+            text = part.decode(encoding, "replace")
+            first = next((k for k, c in enumerate(text) if not c.isascii()), 0)
+            found[encoding] = text[max(first - 4, 0) : first + 8]
+    return found
 
 
 # Half of a modern Chinese text, and a fifth of old poems; of Korean or Japanese read as GB18030
