@@ -11,6 +11,7 @@ from minibrillm.text.records import SPLITS
 from minibrillm.text.repeats import longest_run
 from minibrillm.text.sources import documents_of
 from minibrillm.text.splits import Split, split_corpus
+from minibrillm.text.stops import nodes_holding, until
 from minibrillm.text.tokenizers import (
     BPETokenizer,
     CharacterTokenizer,
@@ -53,9 +54,11 @@ __all__ = [
     "join_documents",
     "locate",
     "longest_run",
+    "nodes_holding",
     "read_corpus",
     "read_text",
     "split_corpus",
     "tokenizer_from_json",
     "train_tokenizer",
+    "until",
 ]
