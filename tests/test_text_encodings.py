@@ -125,14 +125,28 @@ def test_what_it_may_be_is_shown(text: str, encoding: str) -> None:
 
 def test_damaged_utf8_is_called_so() -> None:
     whole = "大家都认识的字，\n一点也不难。\n".encode()
-    with pytest.raises(UserError, match=r"UTF-8 but for some bytes .*byte 25, in line 2"):
+    with pytest.raises(UserError, match=r"utf-8 but for some bytes, the .* byte 25, line 2: it is"):
         decode_text(whole[:25] + whole[26:])
-    with pytest.raises(UserError, match=r"line 2.*damaged, cut short"):
+    with pytest.raises(UserError, match=r"line 2: it is damaged, cut short or mixed"):
+        decode_text(whole[:-2])
+
+
+def test_texts_in_two_encodings_are_not_read_as_one() -> None:
+    text = "大家都认识的字，一点也不难。\n"
+    with pytest.raises(UserError, match=r"utf-8 but for some bytes, .* line 2: it is .* mixed"):
+        decode_text(text.encode() + 9 * text.encode("gb18030"))
+
+
+def test_gb18030_cut_short_is_called_so() -> None:
+    whole = "大家都认识的字，\n一点也不难。\n".encode("gb18030")
+    with pytest.raises(
+        UserError, match=r"gb18030 but for some bytes, the .* byte 27, line 2: it is"
+    ):
         decode_text(whole[:-2])
 
 
 def test_a_named_encoding_that_does_not_fit() -> None:
-    with pytest.raises(UserError, match=r"is not big5 throughout \(byte 5, line 2 does not fit\)"):
+    with pytest.raises(UserError, match=r"is not big5 throughout \(byte 5, line 2, does not fit\)"):
         decode_text(b"text\n\xff\xff", encoding="big5")
     with pytest.raises(UserError, match="binary file, it holds NUL"):
         decode_text("text".encode("utf-16-le"), encoding="utf-8")
@@ -154,7 +168,7 @@ def test_a_byte_order_mark_says_what_it_is(encoding: str) -> None:
 
 
 def test_the_byte_that_does_not_fit_is_named() -> None:
-    with pytest.raises(UserError, match=r"UTF-8 text \(byte 2 does not fit\)"):
+    with pytest.raises(UserError, match=r"UTF-8 text \(byte 2, line 1, does not fit\)"):
         decode_text(b"ab\xff\xff\xff")
 
 

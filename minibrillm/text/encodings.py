@@ -14,6 +14,10 @@ _MARKS = {  # UTF-32 first: its mark begins with that of UTF-16
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+_USUAL = [
+    *("gb18030", "big5", "cp932", "euc_jp", "cp949"),
+    *("cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "koi8_r", "mac_roman"),
+]
 _BINARY = {
     b"%PDF-": "a PDF",
     b"{\\rtf": "RTF",
@@ -67,9 +71,8 @@ def _decode(data: bytes, name: str, encoding: str) -> str:
     try:
         return data.decode(encoding)
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        where = f"byte {error.start}, line {line}"
-        raise UserError(f"{name} is not {encoding} throughout ({where} does not fit)") from None
+        where = _place(data, error.start)
+        raise UserError(f"{name} is not {encoding} throughout ({where}, does not fit)") from None
     except (LookupError, ValueError, TypeError):
         raise UserError(
             f"encoding is {reprlib.repr(encoding)}, which Python does not know; expected one such "
@@ -78,30 +81,37 @@ def _decode(data: bytes, name: str, encoding: str) -> str:
 
 
 def _found_out(data: bytes, name: str) -> str:
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        place = error.start
+    bad: dict[str, int] = {}  # the first byte that does not fit
+    for encoding in ("utf-8", "gb18030"):
+        try:
+            text = data.decode(encoding)
+        except UnicodeDecodeError as error:
+            bad[encoding] = error.start
+        else:
+            if encoding == "utf-8" or _is_chinese(text):
+                return text
     if b"\0" in data:
         raise _binary(name)
-    gb18030 = _decoded(data, "gb18030")
-    if gb18030 is not None and _is_chinese(gb18030):
-        return gb18030
-    if _is_mostly_utf8(data):
-        line = data.count(b"\n", 0, place) + 1
-        raise UserError(
-            f"{name} is UTF-8 but for some bytes (the first is byte {place}, in line {line}): it "
-            "is damaged, cut short or put together from several; mend that line"
-        )
-    no_utf8 = f"{name} is no UTF-8 text (byte {place} does not fit)"
-    may_be = _suggestions(data, place)
+    for encoding, byte in bad.items():
+        if _is_damaged(data.decode(encoding, "replace"), encoding):
+            raise UserError(
+                f"{name} is {encoding} but for some bytes, the first of them {_place(data, byte)}: "
+                "it is damaged, cut short or mixed; mend that"
+            )
+    no_utf8 = f"{name} is no UTF-8 text ({_place(data, bad['utf-8'])}, does not fit)"
+    may_be = _suggestions(data, bad["utf-8"])
     if not may_be:
-        raise UserError(f"{no_utf8} and nothing else that is known; convert it to UTF-8")
+        raise UserError(f"{no_utf8}, nor anything else that is known; convert it to UTF-8")
     shown = " or ".join(f"{encoding} ({start!r})" for encoding, start in may_be.items())
     raise UserError(
         f"{no_utf8}, and it is not certain what it is, perhaps {shown}; say it with "
         f"encoding='{next(iter(may_be))}', or convert it to UTF-8"
     )
+
+
+def _place(data: bytes, byte: int) -> str:
+    line = data.count(b"\n", 0, byte) + 1
+    return f"byte {byte}, line {line}"
 
 
 def _binary(name: str) -> UserError:
@@ -111,17 +121,12 @@ def _binary(name: str) -> UserError:
     )
 
 
-def _decoded(data: bytes, encoding: str) -> str | None:
-    try:
-        return data.decode(encoding)
-    except UnicodeDecodeError:
-        return None
-
-
-def _is_mostly_utf8(data: bytes) -> bool:
-    """Whether hardly anything that is not ASCII is no UTF-8."""
-    foreign = [c for c in data.decode("utf-8", "replace") if not c.isascii()]
-    return foreign.count("\ufffd") < 0.3 * len(foreign)
+def _is_damaged(text: str, encoding: str) -> bool:
+    """Whether a text decoded with U+FFFD for what did not fit is one for the greater part."""
+    foreign = [c for c in text if not c.isascii()]
+    few = foreign.count("\ufffd") < 0.3 * len(foreign)
+    begun = "\ufffd" not in foreign[:10]  # as what follows in another encoding is not
+    return (few or begun) and (encoding == "utf-8" or _is_chinese(text))
 
 
 def _is_chinese(text: str) -> bool:
@@ -140,14 +145,12 @@ def _suggestions(data: bytes, place: int) -> dict[str, str]:
 
     begin = data.rfind(b"\n", 0, place) + 1
     part = data[max(begin, place - 100) : place + 10_000]
-    likely = [match.encoding for match in charset_normalizer.from_bytes(part)]
-    likely = sorted(likely, key=lambda encoding: encoding != "gb18030")[:2]
+    matches = charset_normalizer.from_bytes(part, cp_isolation=_USUAL)
     found = {}
-    for encoding in likely or ["gb18030"]:
-        if _decoded(data, encoding) is not None:
-            text = part.decode(encoding, "replace")
-            first = next((k for k, c in enumerate(text) if not c.isascii()), 0)
-            found[encoding] = text[max(first - 4, 0) : first + 8]
+    for encoding in sorted((m.encoding for m in matches), key=lambda e: e != "gb18030")[:3]:
+        text = part.decode(encoding, "replace")
+        first = next((k for k, c in enumerate(text) if not c.isascii()), 0)
+        found[encoding] = text[max(first - 4, 0) : first + 8]
     return found
 
 

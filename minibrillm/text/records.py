@@ -62,9 +62,9 @@ def _record(line: str, where: str) -> dict[str, Any]:
     try:
         record = json.loads(line, strict=False)  # a tab may stand in a string
     except json.JSONDecodeError as error:
-        comma = "; take the comma off its end" if line.endswith(",") else ""
+        cure = "take the comma off its end" if line.endswith(",") else "expected one whole object"
         why = f"{error.msg} at column {error.colno}"
-        raise UserError(f"{where} is no JSON ({why}){comma}") from None
+        raise UserError(f"{where} is no JSON ({why}); {cure}") from None
     except (ValueError, RecursionError):
         why = "a number too long, or nested too deep"
         raise UserError(f"{where} is no JSON that can be read ({why})") from None

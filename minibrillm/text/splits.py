@@ -48,10 +48,10 @@ def split_corpus(corpus: Corpus, heldout: float = 0.1) -> Split:
             for name in SPLITS
         }
         if not groups["train"]:
-            raise UserError("by its own split nothing in this corpus is to train on; change that")
+            raise UserError("by its own split nothing in this corpus is for train; change that")
         if others := groups["validation"] or groups["test"]:
             return Split(groups["train"], others)
-        what = f"the last {heldout:.3g} of it is held out"
+        what = f"the last {heldout * 100:.3g} % of it is held out"
         warnings.warn(f"by its own split all of this corpus is to train on: {what}", stacklevel=3)
     if len(corpus.documents) == 1:
         text = corpus.documents[0]
