@@ -96,7 +96,7 @@ def _found_out(data: bytes, name: str) -> str:
         if _is_damaged(data.decode(encoding, "replace"), encoding):
             raise UserError(
                 f"{name} is {encoding} but for some bytes, the first of them {_place(data, byte)}: "
-                "it is damaged, cut short or mixed; mend that"
+                "it is damaged, cut short or mixed; mend that place"
             )
     no_utf8 = f"{name} is no UTF-8 text ({_place(data, bad['utf-8'])}, does not fit)"
     may_be = _suggestions(data, bad["utf-8"])
@@ -150,7 +150,7 @@ def _suggestions(data: bytes, place: int) -> dict[str, str]:
     for encoding in sorted((m.encoding for m in matches), key=lambda e: e != "gb18030")[:3]:
         text = part.decode(encoding, "replace")
         first = next((k for k, c in enumerate(text) if not c.isascii()), 0)
-        found[encoding] = text[max(first - 4, 0) : first + 8]
+        found[encoding] = text[max(first - 2, 0) : first + 8]
     return found
 
 
