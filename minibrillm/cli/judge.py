@@ -18,7 +18,6 @@ from minibrillm.cli.terminal import notice, say, stopping
 
 if TYPE_CHECKING:
     from minibrillm.judging import Comparison, Task
-    from minibrillm.text import Corpus
 
 Minutes = Annotated[float, typer.Option(help="Of training, for each model.")]
 Seeds = Annotated[int, typer.Option(help="Train each so often, from different weights.")]
@@ -59,8 +58,8 @@ def compare(
 
     names = only or judging.CONTENDERS
     judging.check(names, grid)
-    corpus = _corpus(text, field, encoding)
-    task = _task(corpus, minutes, range(seed, seed + seeds), tokenizer, vocab_size)
+    seeds_used = range(seed, seed + seeds)
+    task = _task(text, field, encoding, minutes, seeds_used, tokenizer, vocab_size)
     _check_writable(json_file)
     _check_drawable(plot)
     with stopping():
@@ -86,22 +85,18 @@ def ablate(
     """
     from minibrillm.judging import ablate as climb
 
-    corpus = _corpus(text, field, encoding)
-    task = _task(corpus, minutes, range(seed, seed + seeds), "characters", vocab_size)
+    seeds_used = range(seed, seed + seeds)
+    task = _task(text, field, encoding, minutes, seeds_used, "characters", vocab_size)
     _check_writable(json_file)
     with stopping():
         result = climb(task, notice, _tell_newest(text, json_file))
     say(result.table())
 
 
-def _corpus(text: Path, field: str | None, encoding: str | None) -> Corpus:
-    from minibrillm.text import locate, read_corpus
-
-    return read_corpus(locate(text), field, encoding)
-
-
 def _task(
-    corpus: Corpus,
+    text: Path,
+    field: str | None,
+    encoding: str | None,
     minutes: float,
     seeds: range,
     tokenizer: str,
@@ -110,13 +105,15 @@ def _task(
     """What several models are to be trained on; refuses what is impossible."""
     from minibrillm.config import TrainConfig
     from minibrillm.judging import Task, three_parts
+    from minibrillm.text import locate, read_corpus
 
     TrainConfig(minutes=minutes, seed=seeds.start)
     if math.isinf(minutes):
         raise UserError("--minutes is inf: nothing would ever be compared")
     if len(seeds) < 1:
         raise UserError(f"--seeds is {seeds.stop - seeds.start}; expected at least 1")
-    return Task.of(three_parts(corpus), minutes, seeds, tokenizer, vocab_size)
+    parts = three_parts(read_corpus(locate(text), field, encoding))
+    return Task.of(parts, minutes, seeds, tokenizer, vocab_size)
 
 
 def _tell_newest(text: Path, json_file: Path | None) -> Callable[[Comparison], None]:
