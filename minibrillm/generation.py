@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from minibrillm.checks import Network, Record, UserError, check_prompt, ranges, remedy
+from minibrillm.text import nodes_holding, until
 
 Array = np.ndarray
 
@@ -50,13 +51,12 @@ def generate(
     sampling: Sampling,
     rng: np.random.Generator,
     *,
-    stop: Collection[int] = (),
     banned: Collection[int] = (),
 ) -> Iterator[int]:
     """Yield up to ``n_tokens`` tokens that follow ``prompt`` (T,), T ≥ 1, one at a time.
 
-    A token of ``stop`` ends the text and is not yielded, those in ``banned`` (the unknown one) are
-    never drawn. A signal that outgrew its numbers (MODEL.md, "Memory") is a `UserError`.
+    Tokens in ``banned`` (the unknown one) are never drawn. A signal that outgrew its numbers
+    (MODEL.md, "Memory") is a `UserError`.
     """
     blocked = np.fromiter(banned, np.int64, len(banned))
     state, unread = None, prompt
@@ -69,8 +69,6 @@ def generate(
             raise UserError(f"{what}; ask for fewer tokens, or: {remedy(model.config)}")
         logits[blocked] = -np.inf
         token = int(rng.choice(len(logits), p=probabilities(logits, sampling)))
-        if token in stop:
-            return
         yield token
         if model.max_positions is not None and state.position >= model.max_positions:
             return
@@ -82,14 +80,15 @@ def write(
 ) -> Iterator[str]:
     """Text that follows a prompt, piece by piece; arguments as for `BriLLM.generate`."""
     how, tok = Sampling.from_json(sampling), model.tokenizer
-    stops, banned = check_prompt(tok, prompt, n_tokens, seed, stop)
+    banned = check_prompt(tok, prompt, n_tokens, seed, stop)
     rng = np.random.default_rng(seed)
     ids, drawn = tok.encode(prompt), []
     if ids.size == 0:  # begin at a node drawn from the unigram
         weights = model.graph.node_counts.astype(np.float64)
-        if weights.sum() > weights[[*stops, *banned]].sum():
-            weights[[*stops, *banned]] = 0
+        barred = list({*banned, *nodes_holding(tok, stop)})
+        if weights.sum() > weights[barred].sum():
+            weights[barred] = 0
         drawn = [int(rng.choice(len(weights), p=weights / weights.sum()))]
         ids = np.array(drawn)
-    rest = generate(model, ids, n_tokens - len(drawn), how, rng, stop=stops, banned=banned)
-    yield from tok.decode_stream(chain(drawn, rest))
+    rest = generate(model, ids, n_tokens - len(drawn), how, rng, banned=banned)
+    yield from until(tok.decode_stream(chain(drawn, rest)), stop)

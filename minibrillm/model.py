@@ -58,6 +58,7 @@ class BriLLM:
         *,
         tokenizer: str = "characters",
         n_nodes: int | None = None,
+        encoding: str | None = None,
         seed: int = 0,
         backend: str = "numba",
         dtype: type = np.float32,
@@ -65,11 +66,12 @@ class BriLLM:
     ) -> BriLLM:
         """A fresh, untrained model whose nodes and edges are those of a text.
 
-        The text is a string, a `pathlib.Path` of a file to read, or a sequence of documents;
-        tokenizers are "characters" and "bpe"; ``n_nodes`` is the largest vocabulary; ``changes``
-        are settings of `ModelConfig` that differ from the preset.
+        The text is a string, a `pathlib.Path` of a file to read, in an ``encoding`` that is found
+        out by itself, or a sequence of documents; tokenizers are "characters" and "bpe";
+        ``n_nodes`` is the largest vocabulary; ``changes`` are settings of `ModelConfig` that differ
+        from the preset.
         """
-        config, documents = ModelConfig.preset(preset, **changes), documents_of(text)
+        config, documents = ModelConfig.preset(preset, **changes), documents_of(text, encoding)
         tok = train_tokenizer(join_documents(documents), tokenizer, n_nodes)
         graph = TokenGraph.for_config(config, [tok.encode(d) for d in documents], tok.n_nodes)
         return cls.create(config, tok, graph, seed=seed, backend=backend, dtype=dtype)
@@ -231,8 +233,8 @@ class BriLLM:
     ) -> Iterator[str]:
         """Continue a prompt piece by piece, itself not included, with at most so many tokens.
 
-        Without a prompt it starts at a node drawn from the unigram. ``stop``, a text of one token,
-        ends it; `Sampling` has temperature, top_k and top_p.
+        Without a prompt it starts at a node drawn from the unigram. It ends before the text
+        ``stop``; `Sampling` has temperature, top_k and top_p.
         """
         return write(self, prompt, n_tokens, seed, stop, **sampling)
 

@@ -69,7 +69,7 @@ def test_usage(minibrillm: Command, arguments: list[str]) -> None:
 
 
 def test_ctrl_c_outside_of_training(minibrillm: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(path: Path) -> None:
+    def interrupted(path: Path, encoding: str | None) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("minibrillm.text.corpora.read_text", interrupted)

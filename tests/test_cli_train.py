@@ -246,7 +246,7 @@ def test_texts_that_cannot_be_read(minibrillm: Command, tmp_path: Path) -> None:
         ("nowhere.txt", "there is no file nowhere.txt"),
         ("empty.txt", "is empty"),
         ("binary.txt", "binary"),
-        ("latin.txt", "latin.txt is neither UTF-8 text (byte 1 does not fit) nor GB18030"),
+        ("latin.txt", "latin.txt is no UTF-8 text (byte 1, line 1, does not fit)"),
         ("lines.jsonl", "name the field that holds the text; there are zh, en"),
         ("folder", "holds no .txt file"),
         ("yuan", "not on this machine; run: minibrillm corpus fetch yuan"),

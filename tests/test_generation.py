@@ -20,6 +20,7 @@ from minibrillm.config import TrainConfig
 from minibrillm.generation import Sampling, generate, probabilities
 from minibrillm.memory import State
 from minibrillm.model import BriLLM
+from minibrillm.text import until
 from minibrillm.training import Trainer
 
 FEW: dict[str, Any] = {"d_node": 4, "min_count": 1, "backend": "numpy"}
@@ -195,11 +196,6 @@ def test_no_tokens_wanted() -> None:
     assert answers(Script([1]), 0) == []
 
 
-def test_a_stop_token_ends_the_text_and_is_left_out() -> None:
-    assert answers(Script([1, 2, 3, 1]), 4, stop={3}) == [1, 2]
-    assert answers(Script([3, 2]), 2, stop=(2, 3)) == []
-
-
 def test_a_banned_token_is_never_drawn() -> None:
     assert 2 not in answers(Script([2] * 200), 200, banned=(2,))
 
@@ -275,11 +271,55 @@ def test_sampling_finds_the_self_loop_too() -> None:
 
 def test_a_stop_text() -> None:
     assert mother().generate("我爱", 50, temperature=0, stop="。") == "我爱妈妈"
+    assert mother().generate("我爱", 50, temperature=0, stop="。我") == "我爱妈妈"
+    assert mother().generate("我爱", 9, temperature=0, stop="。我。") == "我爱妈妈。我爱妈妈。我"
 
 
-@pytest.mark.parametrize("stop", ["。我", "", "龘"])
-def test_a_stop_text_that_is_not_one_token(stop: str) -> None:
-    with pytest.raises(UserError, match="stop must be exactly one token"):
+PIECES = st.lists(st.text("ab.", min_size=1, max_size=4), max_size=12)
+
+
+@unhurried
+@given(PIECES, st.text("ab.", min_size=1, max_size=9))
+def test_a_text_ends_before_the_stop_text_wherever_it_lies(pieces: list[str], stop: str) -> None:
+    text = "".join(pieces)
+    asked: list[str] = []
+    written = ""
+    for piece in until((asked.append(p) or p for p in pieces), stop):  # type: ignore[func-returns-value]
+        assert piece
+        written += piece
+        assert text.startswith(written)
+        assert stop not in written
+        held = "".join(asked).removeprefix(written)
+        assert len(held) < len(stop) or stop in "".join(asked)  # only what may be its beginning
+    assert written == text.partition(stop)[0]
+    assert stop not in "".join(asked[:-1])  # nothing is asked for once it is there
+
+
+QUOTES = 'He said "no." She said "yes." They said "go.".\nWho?\n爱妈妈。\n' * 9
+
+
+@TOKENIZERS
+@pytest.mark.parametrize("length", [1, 2, 3, 20])
+def test_a_stop_text_may_lie_inside_tokens_or_across_them(tokenizer: str, length: int) -> None:
+    model = tiny(text=QUOTES, tokenizer=tokenizer, n_nodes=300)
+    how: dict[str, Any] = {"temperature": 0.3, "seed": 1}
+    whole = "".join(model.stream("He", 60, **how))
+    for begin in range(0, len(whole) - length, 7):
+        stop = whole[begin : begin + length]
+        if "\ufffd" not in stop:
+            assert "".join(model.stream("He", 60, stop=stop, **how)) == whole.partition(stop)[0]
+
+
+@TOKENIZERS
+def test_no_text_begins_with_what_holds_the_stop_text(tokenizer: str) -> None:
+    model = tiny(text=QUOTES, tokenizer=tokenizer, n_nodes=300)
+    for stop in ("a", " ", "."):
+        assert all(model.generate("", 1, stop=stop, seed=seed) for seed in range(60))
+
+
+@pytest.mark.parametrize("stop", ["", "龘", "。龘", 5, "\ud800"])
+def test_a_stop_text_that_cannot_be(stop: Any) -> None:
+    with pytest.raises(UserError, match=r"stop is empty|stop .* never comes|a string|lone"):
         mother().generate("我", 5, stop=stop)
 
 

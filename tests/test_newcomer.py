@@ -165,7 +165,7 @@ def test_ids_that_are_none_are_refused_in_plain_words(method: str, bad: Any) -> 
         ({"temprature": 1}, "did you mean 'temperature'"),
         ({"seed": "x"}, "seed is 'x'"),
         ({"n_tokens": "3"}, "n_tokens is '3'"),
-        ({"stop": "ab"}, "exactly one token"),
+        ({"stop": ""}, "stop is empty"),
     ],
 )
 def test_how_to_generate_is_checked(settings: dict[str, Any], said: str) -> None:

@@ -46,6 +46,18 @@ def test_own_splits_are_followed() -> None:
     assert (split.train, split.heldout) == (("b", "d"), ("a", "c"))
 
 
+def test_where_all_is_to_train_on_the_last_part_is_held_out_and_this_is_said() -> None:
+    documents = tuple("abcdefghij")
+    with pytest.warns(UserWarning, match="all of this corpus is to train on: the last 20 % of it"):
+        split = split_corpus(Corpus(documents, ("train",) * 10), 0.2)
+    assert (split.train, split.heldout) == (documents[:8], documents[8:])
+
+
+def test_nothing_to_train_on() -> None:
+    with pytest.raises(UserError, match="nothing in this corpus is for train"):
+        split_corpus(Corpus(("a", "b"), ("test", "validation")))
+
+
 @pytest.mark.parametrize("heldout", [0, 1, -0.1, 1.5, float("nan")])
 def test_impossible_share(heldout: float) -> None:
     with pytest.raises(UserError, match="held out"):

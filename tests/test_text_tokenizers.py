@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -159,6 +160,35 @@ def test_bpe_merges_the_most_frequent_pair_first() -> None:
     assert tokenizer.to_json()["merges"] == [["x", "y"]]
     assert tokenizer.decode([256]) == "xy"
     assert len(tokenizer.encode("xy")) == 1
+
+
+@pytest.mark.parametrize("text", ["ACGT", "a", "ab", " ", "~", "爱妈"])
+def test_a_word_without_end_is_learned_from_in_parts(text: str) -> None:
+    """As one word, these 300,000 letters would take minutes; a merge would be half of them."""
+    word = "".join(np.random.default_rng(0).choice(list(text), 300_000))
+    tokenizer = BPETokenizer.train(word)
+    longest = max(map(len, tokenizer.vocabulary))
+    assert longest <= 1000
+    assert (longest == 1000) == (len(text) == 1)  # a whole part has become a node
+    assert tokenizer.decode(tokenizer.encode(word)) == word
+    assert len(tokenizer.encode(word)) < 300_000 / 2
+
+
+def test_what_has_no_such_words_is_learned_from_as_the_library_does() -> None:
+    text = MIXED + "x" * 1000 + " " + "".join(f"{k} " for k in range(500))
+    engine = tokenizers.Tokenizer(tokenizers.models.BPE())
+    engine.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=400,
+        min_frequency=2,
+        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    engine.train_from_iterator([text], trainer=trainer)
+    ours = BPETokenizer.train(text, 400)
+    theirs = json.loads(engine.to_str())["model"]
+    assert [list(merge) for merge in theirs["merges"]] == ours.to_json()["merges"]
+    assert ours.encode(text).tolist() == engine.encode(text).ids
 
 
 def test_training_is_deterministic_within_a_process() -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from minibrillm.checks import UserError
-from minibrillm.cli.options import Field, Kind, VocabSize
+from minibrillm.cli.options import Encoding, Field, Kind, VocabSize
 from minibrillm.cli.terminal import notice, say, stopping
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ JsonFile = Annotated[Path | None, typer.Option("--json", help="Write everything 
 def compare(
     text: Annotated[Path, typer.Argument(help="Text to compare on, as for train.")],
     field: Field = None,
+    encoding: Encoding = None,
     minutes: Minutes = 1.0,
     seeds: Seeds = 1,
     seed: FirstSeed = 0,
@@ -57,7 +58,8 @@ def compare(
 
     names = only or judging.CONTENDERS
     judging.check(names, grid)
-    task = _task(text, field, minutes, range(seed, seed + seeds), tokenizer, vocab_size)
+    seeds_used = range(seed, seed + seeds)
+    task = _task(text, field, encoding, minutes, seeds_used, tokenizer, vocab_size)
     _check_writable(json_file)
     _check_drawable(plot)
     with stopping():
@@ -70,6 +72,7 @@ def compare(
 def ablate(
     text: Annotated[Path, typer.Argument(help="Text to train on, as for train.")],
     field: Field = None,
+    encoding: Encoding = None,
     minutes: Minutes = 1.0,
     seeds: Seeds = 1,
     seed: FirstSeed = 0,
@@ -82,7 +85,8 @@ def ablate(
     """
     from minibrillm.judging import ablate as climb
 
-    task = _task(text, field, minutes, range(seed, seed + seeds), "characters", vocab_size)
+    seeds_used = range(seed, seed + seeds)
+    task = _task(text, field, encoding, minutes, seeds_used, "characters", vocab_size)
     _check_writable(json_file)
     with stopping():
         result = climb(task, notice, _tell_newest(text, json_file))
@@ -92,6 +96,7 @@ def ablate(
 def _task(
     text: Path,
     field: str | None,
+    encoding: str | None,
     minutes: float,
     seeds: range,
     tokenizer: str,
@@ -107,7 +112,7 @@ def _task(
         raise UserError("--minutes is inf: nothing would ever be compared")
     if len(seeds) < 1:
         raise UserError(f"--seeds is {seeds.stop - seeds.start}; expected at least 1")
-    parts = three_parts(read_corpus(locate(text), field))
+    parts = three_parts(read_corpus(locate(text), field, encoding))
     return Task.of(parts, minutes, seeds, tokenizer, vocab_size)
 
 

@@ -12,6 +12,10 @@ Backend = Annotated[str, typer.Option(help="numba (fast) or numpy (the textbook)
 Field = Annotated[
     str | None, typer.Option(help="Field of a .jsonl file that holds the text of a line.")
 ]
+Encoding = Annotated[
+    str | None,
+    typer.Option(help="Encoding of the text, such as gb18030 or big5 (default: found out)."),
+]
 Kind = Annotated[str, typer.Option("--tokenizer", help="characters or bpe.")]
 VocabSize = Annotated[
     int | None, typer.Option(help="Largest vocabulary (default: every character; BPE 512).")

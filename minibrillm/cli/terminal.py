@@ -14,7 +14,7 @@ _OPTIONS = {"n_nodes": "--vocab-size", "n_tokens": "--tokens"} | {
     name: "--" + name.replace("_", "-")
     for name in (
         *("d_node", "min_count", "signal_bound", "batch_size", "sequence_length", "learning_rate"),
-        *("weight_decay", "checkpoint_every", "top_k", "top_p"),
+        *("weight_decay", "checkpoint_every", "top_k", "top_p", "encoding"),
     )
 }
 _OF_A_RECORD = re.compile(r"\b(?:ModelConfig|TrainConfig|Sampling)\.(\w+)")

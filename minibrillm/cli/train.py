@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from minibrillm.checks import UserError
-from minibrillm.cli.options import Field, Kind, Seed, VocabSize
+from minibrillm.cli.options import Encoding, Field, Kind, Seed, VocabSize
 from minibrillm.cli.reports import plan, sample, scores, train_to_the_end
 from minibrillm.cli.terminal import say
 
@@ -50,6 +50,7 @@ def train(
     tokenizer: Kind = "characters",
     vocab_size: VocabSize = None,
     field: Field = None,
+    encoding: Encoding = None,
     cross_documents: Annotated[
         bool, typer.Option(help="Let sequences run on from one document into the next.")
     ] = False,
@@ -110,7 +111,7 @@ def train(
     )
     if out is None and text is not None:
         out = Path("runs") / f"{text.stem}-{preset}"
-    reading: dict[str, Any] = {"field": field, "heldout": heldout}
+    reading: dict[str, Any] = {"field": field, "heldout": heldout, "encoding": encoding}
     reading["cross_documents"] = cross_documents
     if resume:
         _refuse_on_resume(context)

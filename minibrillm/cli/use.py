@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from minibrillm.checks import UserError
-from minibrillm.cli.options import AsJson, Backend, Field, RunFolder
+from minibrillm.cli.options import AsJson, Backend, Encoding, Field, RunFolder
 from minibrillm.cli.reports import stream
 from minibrillm.cli.terminal import in_options, notice, say
 
@@ -24,6 +24,7 @@ def evaluate(
         typer.Argument(help="Text to score, as for train (default: what the run held out)."),
     ] = None,
     field: Field = None,
+    encoding: Encoding = None,
     backend: Backend = "numba",
     as_json: AsJson = False,
 ) -> None:
@@ -38,7 +39,7 @@ def evaluate(
     model = load(run, backend)
     kept = {} if imported else load_text(run)
     if text is not None:
-        content = read_corpus(locate(text), field).documents
+        content = read_corpus(locate(text), field, encoding).documents
         _tell_unknown(model.tokenizer, "".join(content))
         ids = [model.tokenizer.encode(document) for document in content]
     else:
@@ -57,7 +58,9 @@ def generate(
     top_k: Annotated[int, typer.Option(help="Only the k likeliest tokens; 0: all.")] = 0,
     top_p: Annotated[float, typer.Option(help="Only the likeliest that hold this much.")] = 1.0,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same text.")] = None,
-    stop: Annotated[str | None, typer.Option(help="Stop at this token, e.g. a full stop.")] = None,
+    stop: Annotated[
+        str | None, typer.Option(help="Stop before this text, e.g. a full stop; \\n is a newline.")
+    ] = None,
     backend: Backend = "numba",
 ) -> None:
     """Continue a prompt, in Chinese or in English."""

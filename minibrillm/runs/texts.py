@@ -25,6 +25,7 @@ def read_split(
     heldout: float = 0.1,
     *,
     cross_documents: bool = False,
+    encoding: str | None = None,
 ) -> Split:
     """What a run is to be trained on, and what is to be held out.
 
@@ -38,13 +39,15 @@ def read_split(
         Share of the characters held out, where the corpus has no splits of its own.
     cross_documents : bool
         Join the documents of each part, so that sequences run on from one into the next.
+    encoding : str, optional
+        Of the files; by default it is found out.
 
     Raises
     ------
     UserError
         Nothing that can be read, or a text too short for two parts.
     """
-    split = split_corpus(read_corpus(locate(source), field), heldout)
+    split = split_corpus(read_corpus(locate(source), field, encoding), heldout)
     if cross_documents:
         split = Split((join_documents(split.train),), (join_documents(split.heldout),))
     if min(sum(map(len, split.train)), sum(map(len, split.heldout))) < 2:

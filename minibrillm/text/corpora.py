@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from minibrillm.checks import UserError
-from minibrillm.text.files import read_text
-
-SPLITS = ("train", "validation", "test")
+from minibrillm.text.files import few, read_even_blank, read_text, texts_in
+from minibrillm.text.records import read_records
 
 
 @dataclass(frozen=True)
@@ -42,58 +40,54 @@ def join_documents(documents: Sequence[str]) -> str:
     return "".join(d if k == 0 else d.removeprefix("\n") for k, d in enumerate(documents))
 
 
-def read_corpus(path: str | Path, field: str | None = None) -> Corpus:
+def read_corpus(path: str | Path, field: str | None = None, encoding: str | None = None) -> Corpus:
     """Read a text file, the texts of a ``.jsonl`` file, or a folder of ``.txt`` files.
 
     Parameters
     ----------
     path : path
-        A ``.jsonl`` file holds one JSON object a line; each is a document, and if all of them
-        have the field ``split`` ("train", "validation" or "test"), it is followed. Of a folder,
-        every ``.txt`` file, at any depth, in the order of their names.
+        A ``.jsonl`` file holds one JSON object a line; each is a document, and where they have
+        the field ``split``, it is followed: "train", "validation" ("val", "valid", "dev") or
+        "test". Of a folder, every ``.txt`` file, at any depth, in the order of their names; a
+        warning names what is left out.
     field : str, optional
         Which field of the objects holds the text; needed for ``.jsonl`` files, and only there.
+    encoding : str, optional
+        Of every file; by default `decode_text` finds it out.
 
     Raises
     ------
     UserError
-        Nothing to read, or no such field.
+        Nothing to read, no such field, or a split that is none of these.
     """
     path = Path(path)
-    if field is not None and (path.is_dir() or path.suffix != ".jsonl"):
+    try:
+        folder = path.is_dir()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    records = not folder and path.suffix.lower() == ".jsonl"
+    if field is not None and not records:
         raise UserError(f"{path} is no .jsonl file, it has no field {field!r}; leave the field out")
-    if path.is_dir():
-        texts = (p for p in path.rglob("*.txt") if p.is_file())
-        files = sorted(texts, key=lambda p: p.relative_to(path).as_posix())
-        if not files:
-            raise UserError(f"{path} holds no .txt file; name a folder with texts, or one text")
-        return Corpus(tuple(as_document(read_text(file)) for file in files))
-    if path.suffix == ".jsonl":
-        return _read_jsonl(path, field)
-    return Corpus((read_text(path),))
+    if folder:
+        return _read_folder(path, encoding)
+    if records:
+        texts, splits = read_records(path, field, encoding)
+        return Corpus(tuple(map(as_document, texts)), None if splits is None else tuple(splits))
+    return Corpus((read_text(path, encoding),))
 
 
-def _read_jsonl(path: Path, field: str | None) -> Corpus:
-    documents: list[str] = []
-    splits: list[Any] = []
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise UserError(f"{path}, line {number} is no JSON ({error})") from None
-        if not isinstance(record, dict):
-            raise UserError(f"{path}, line {number} is no JSON object; expected {{field: text, …}}")
-        if field not in record:
-            what = "name the field that holds the text" if field is None else f"no field {field!r}"
-            names = ", ".join(map(str, record))
-            raise UserError(f"{path}, line {number}: {what}; there are {names}")
-        if not isinstance(record[field], str) or not record[field].strip():
-            raise UserError(f"{path}, line {number}: the field {field!r} holds no text")
-        documents.append(as_document(record[field]))
-        splits.append(record.get("split"))
+def _read_folder(folder: Path, encoding: str | None) -> Corpus:
+    files, skipped = texts_in(folder)
+    documents = []
+    for file in files:
+        text = read_even_blank(file, encoding)
+        if text.strip():
+            documents.append(as_document(text))
+        else:
+            skipped.append(f"{file.relative_to(folder).as_posix()} (empty)")
     if not documents:
-        raise UserError(f"{path} holds no text")
-    follow = set(splits) <= set(SPLITS) and "train" in splits
-    return Corpus(tuple(documents), tuple(splits) if follow else None)
+        others = f" (but {few(skipped)})" if skipped else ""
+        raise UserError(f"{folder} holds no .txt file{others}; name a folder with texts, or a text")
+    if skipped:
+        warnings.warn(f"{folder}: left out {few(skipped)}; only .txt files are read", stacklevel=3)
+    return Corpus(tuple(documents))

@@ -31,8 +31,11 @@ def locate(source: str | Path) -> Path:
         Neither, or the corpus is not on this machine yet.
     """
     path = Path(source)
-    if path.exists():
-        return path
+    try:
+        if path.exists():
+            return path
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
     if str(source) in (BUNDLED, *DOWNLOADS):
         return corpus_path(str(source))
     names = ", ".join((BUNDLED, *DOWNLOADS))

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from minibrillm.checks import UserError
-from minibrillm.text.corpora import SPLITS, as_document
+from minibrillm.text.corpora import as_document
+from minibrillm.text.records import SPLITS
 
 LANGUAGES = ("zh", "en")
 

@@ -11,8 +11,10 @@ from minibrillm.text.corpora import read_corpus
 _ENDINGS = (".txt", ".jsonl", ".md", ".csv", ".json")
 
 
-def documents_of(text: str | Path | Sequence[str]) -> tuple[str, ...]:
+def documents_of(text: str | Path | Sequence[str], encoding: str | None = None) -> tuple[str, ...]:
     """The documents of a text: a string is one, a `Path` is read, a sequence is several.
+
+    ``encoding`` is that of the file, if `decode_text` does not find it out.
 
     Raises
     ------
@@ -20,7 +22,7 @@ def documents_of(text: str | Path | Sequence[str]) -> tuple[str, ...]:
         The name of a file given as a string, something else than text, or nothing at all.
     """
     if isinstance(text, Path):
-        return read_corpus(text).documents
+        return read_corpus(text, encoding=encoding).documents
     if isinstance(text, str):
         if "\n" not in text and len(text) < 256 and _names_a_file(text):
             raise UserError(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from bisect import bisect_right
 from dataclasses import dataclass
 from itertools import accumulate
 
 from minibrillm.checks import UserError
-from minibrillm.text.corpora import SPLITS, Corpus
+from minibrillm.text.corpora import Corpus
+from minibrillm.text.records import SPLITS
 
 
 @dataclass(frozen=True)
@@ -23,12 +25,18 @@ def split_corpus(corpus: Corpus, heldout: float = 0.1) -> Split:
 
     Of one document the last part of its text (the usual split of tiny Shakespeare: the last
     10 %), of several the last whole documents. With splits of its own, what is for validation is
-    held out (or for tests, where nothing is for validation).
+    held out (or for tests, where nothing is for validation); where all is for training, the last
+    part is, and a warning says so.
 
     Parameters
     ----------
     heldout : float
         Share of the characters held out, above 0 and below 1.
+
+    Raises
+    ------
+    UserError
+        An impossible share, or nothing to train on.
     """
     if not 0 < heldout < 1:
         raise UserError(f"the share held out is {heldout}; expected a number between 0 and 1")
@@ -39,7 +47,12 @@ def split_corpus(corpus: Corpus, heldout: float = 0.1) -> Split:
             )
             for name in SPLITS
         }
-        return Split(groups["train"], groups["validation"] or groups["test"])
+        if not groups["train"]:
+            raise UserError("by its own split nothing in this corpus is for train; change that")
+        if others := groups["validation"] or groups["test"]:
+            return Split(groups["train"], others)
+        what = f"the last {heldout * 100:.3g} % of it is held out"
+        warnings.warn(f"by its own split all of this corpus is to train on: {what}", stacklevel=3)
     if len(corpus.documents) == 1:
         text = corpus.documents[0]
         cut = int(len(text) * (1 - heldout))

@@ -17,6 +17,7 @@ from minibrillm.text.tokenizers.code_points import code_points, label
 
 _DEFAULT_NODES = 512
 _N_BYTES = 256
+_LONGEST_WORD = 1000  # bytes; of a word, learning takes the square of its length
 
 
 def _byte_symbols() -> list[str]:
@@ -79,6 +80,9 @@ class BPETokenizer(Tokenizer):
     def train(cls, text: str, n_nodes: int = _DEFAULT_NODES) -> BPETokenizer:
         """Learn the merges of a text; the same text gives the same tokenizer every time.
 
+        A "word" (what stands between blanks and punctuation) of more than 1,000 bytes, such as
+        DNA, is learned from in parts, so that time grows with the length of the text.
+
         Parameters
         ----------
         text : str
@@ -104,6 +108,7 @@ class BPETokenizer(Tokenizer):
             show_progress=False,
         )
         engine = _byte_level(tokenizers.models.BPE())
+        engine.pre_tokenizer = _in_parts(engine.pre_tokenizer)  # to learn from, not to encode
         engine.train_from_iterator([text], trainer=trainer)
         model = json.loads(engine.to_str())["model"]
         symbols = sorted(model["vocab"], key=model["vocab"].__getitem__)
@@ -180,6 +185,13 @@ def _byte_level(model: tokenizers.models.BPE) -> tokenizers.Tokenizer:
     engine = tokenizers.Tokenizer(model)
     engine.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     return engine
+
+
+def _in_parts(splitter: tokenizers.pre_tokenizers.PreTokenizer) -> Any:
+    """A splitter that cuts very long words of another."""
+    part = tokenizers.Regex(f".{{1,{_LONGEST_WORD}}}")
+    cut = tokenizers.pre_tokenizers.Split(part, behavior="isolated")
+    return tokenizers.pre_tokenizers.Sequence([splitter, cut])
 
 
 def _is_pair_of_strings(value: object) -> bool:
