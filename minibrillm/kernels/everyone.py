@@ -10,7 +10,7 @@ from numba import prange
 from minibrillm.kernels.gelu import gelu
 from minibrillm.kernels.jit import inlined, kernel
 from minibrillm.kernels.path import Parts
-from minibrillm.kernels.products import add, add_row, copy, dot
+from minibrillm.kernels.products import add, add_multiple, add_row, copy, dot
 
 Array = np.ndarray
 
@@ -27,23 +27,28 @@ class Everyone(NamedTuple):
 
 
 @inlined()
-def _multiply(signals: Array, w: Array, products: Array, d: int) -> None:
-    """a (d,) w (d, d) in the first row of ``products``; flat arrays (d²,).
+def _multiply(a: Array, repeated: Array, w: Array, products: Array) -> None:
+    """a (d,) w (d, d) in the first d of ``products``; ``repeated`` holds each number of a d times.
 
-    ``signals`` holds each number of a d times.
-
-    For one signal d is short, and a loop over it costs more to begin than to run. So all d²
-    products are found in one loop, and the upper half of their rows is added to the lower one,
-    until one row is left.
+    For one signal d is short, and a loop over it costs more to begin than to run. So the rows of w
+    are taken as four blocks, added up in one loop; the lower half of what is left is added to the
+    upper one, until one row is left.
     """
-    for j in range(w.size):
-        products[j] = signals[j] * w[j]
-    rows = d
+    d = a.size
+    rows = d // 4
+    size = rows * d
+    a0, a1 = repeated[:size], repeated[size : 2 * size]
+    a2, a3 = repeated[2 * size : 3 * size], repeated[3 * size : 4 * size]
+    w0, w1 = w[:size], w[size : 2 * size]
+    w2, w3 = w[2 * size : 3 * size], w[3 * size : 4 * size]
+    products[:d] = 0  # where d is below 4 there are no blocks
+    for j in range(size):
+        products[j] = a0[j] * w0[j] + a1[j] * w1[j] + a2[j] * w2[j] + a3[j] * w3[j]
+    for k in range(4 * rows, d):
+        add_multiple(products[:d], a[k], w[k * d : (k + 1) * d])
     while rows > 1:
         half = rows // 2
-        upper = products[(rows - half) * d : rows * d]
-        for j in range(upper.size):
-            products[j] += upper[j]
+        add(products[: half * d], products[(rows - half) * d : rows * d])
         rows -= half
 
 
@@ -56,11 +61,11 @@ def _energies_at(weight: Parts, bias: Parts, x: Everyone, r: int) -> None:
     if three_part:
         add(common, bias.source[at])
         add_row(a, weight.source[at], common, 0)
-    signals, flat = np.repeat(a, a.size), weight.target.reshape(-1)
-    size, products = signals.size, np.empty_like(signals)
+    repeated, flat = np.repeat(a, a.size), weight.target.reshape(-1)
+    size, products = repeated.size, np.empty_like(repeated)
     for v in range(energy.size if three_part else 1):  # or the one that all others share
         its, row = bias.target[v], h[v]
-        _multiply(signals, flat[v * size : (v + 1) * size], products, a.size)
+        _multiply(a, repeated, flat[v * size : (v + 1) * size], products)
         for o in range(row.size):
             row[o] = products[o] + common[o] + its[o]
     shared = h[0].copy()
